@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use hardware::CpuArch;
 use netboot::composition::artifacts_of;
 use nodes::NodeIndex;
-use provision::boot::{Artifact, HttpLoader, boot_mac, bootable, kernel_command_line};
+use provision::artifact::{Artifact, HttpLoader};
+use provision::boot::{boot_mac, bootable, kernel_command_line};
 use provision::{Attempt, Boots, Node};
 use tracing::{debug, info, warn};
 

@@ -9,7 +9,7 @@ use efi::{SharedFile, UkiStub};
 use hardware::CpuArch;
 use netboot::boot_set::{BootSetManifest, ManifestFile, efi_machine};
 use netboot::composition::RamdiskFiles;
-use provision::boot::Artifact;
+use provision::artifact::Artifact;
 
 /// A file shared by images, held open: replacing it on disk does not affect a current boot.
 #[derive(Clone, Debug)]

@@ -8,7 +8,7 @@ use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hardware::HttpMethod;
 use nodes::Recorder;
-use provision::boot::{Artifact, HttpLoader};
+use provision::artifact::{Artifact, HttpLoader};
 use provision::instance_boot::is_saved_before_last_byte;
 use provision::{BootEventKind, Node};
 use tracing::{debug, info, warn};

@@ -12,7 +12,7 @@ use netboot::fetch_plan::FetchRequest;
 use netboot::ticket::{TicketRefusal, admit, boot_path};
 use nodes::{NodeIndex, Recorder};
 use provision::Node;
-use provision::boot::Artifact;
+use provision::artifact::Artifact;
 use transport::http_server::{Answered, Caller, HttpService, RequestBody, WhenSent};
 
 use crate::answer::Answer;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use netboot::image_limits::ImageLimits;
 use netboot::image_reach::ImageReach;
 use netboot::urls::Urls;
-use provision::boot::HttpLoader;
+use provision::artifact::HttpLoader;
 
 use crate::boot_sets::BootSets;
 

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use hardware::CpuArch;
-use provision::boot::Artifact;
+use provision::artifact::Artifact;
 
 use self::files::read;
 use self::initramfs::Initramfs;

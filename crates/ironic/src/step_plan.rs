@@ -3,8 +3,7 @@
 //!
 //! Nothing is stored between two calls: the agent's list of commands shows what was sent.
 
-use provision::node::StepRun;
-use provision::steps::ProcedureStep;
+use provision::steps::{ProcedureStep, StepRun};
 use provision::trace::{AgentCall, AgentOutcome};
 use provision::{AgentExtension, BootEventKind, CommandFailure, Event, StepFailure};
 use serde_json::{Map, Value, json};

@@ -5,7 +5,8 @@ use efi::{
     iso, seeded_initramfs, uki,
 };
 use hardware::CpuArch;
-use provision::boot::{Artifact, HttpLoader, NoBoot};
+use provision::artifact::{Artifact, HttpLoader};
+use provision::boot::NoBoot;
 use provision::config_drive::{self, BadConfigDrive, SEED_FOLDER};
 use provision::image::CONFIG_DRIVE;
 use provision::{BootInterface, Node};

@@ -13,7 +13,8 @@ use dhcp::v4::destination::CLIENT;
 use dhcp::v4::proxy::PXE_PORT;
 use dhcp::v6::ports::ALL_SERVERS;
 use hardware::{ClientArchitecture, Mac};
-use provision::boot::{Artifact, bootable};
+use provision::artifact::Artifact;
+use provision::boot::bootable;
 use provision::{BootInterface, Node, ProvisionState};
 
 use self::sample_requests::SampleRequest;

@@ -1,7 +1,8 @@
 //! Permission to fetch: a path with a ticket, checked against the node with this ticket.
 
 use http::StatusCode;
-use provision::boot::{Artifact, bootable};
+use provision::artifact::Artifact;
+use provision::boot::bootable;
 use provision::{Attempt, Node};
 use subtle::ConstantTimeEq;
 use thiserror::Error;

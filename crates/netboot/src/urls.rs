@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use provision::boot::Artifact;
+use provision::artifact::Artifact;
 use provision::{Attempt, Node};
 use thiserror::Error;
 use url::{Host, Url};

@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hardware::HttpMethod;
-use provision::addresses::{MachineAddresses, boots_own_iso};
+use provision::addresses::boots_own_iso;
+use provision::machine_addresses::MachineAddresses;
 use provision::trace::DhcpAnswer;
 use provision::{BootEventKind, Node};
 use tokio::sync::Notify;
@@ -194,7 +195,7 @@ mod tests {
 
     use hardware::{ClientKind, Mac};
     use provision::BootInterface;
-    use provision::boot::Artifact;
+    use provision::artifact::Artifact;
     use provision::test_nodes::booting_node;
     use serde_json::json;
 

@@ -1,8 +1,6 @@
 //! Boot decisions for firmware and BMCs, and the kernel command line.
 
 use std::borrow::Borrow;
-use std::fmt;
-use std::str::FromStr;
 
 use hardware::architecture::{CpuArch, X64_PXE};
 use hardware::{ClientArchitecture, ClientKind, Mac};
@@ -10,6 +8,8 @@ use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::artifact::{Artifact, HttpLoader};
+use crate::boot_interface::BootInterface;
 use crate::image::{MachineImage, image_of};
 use crate::node::{Attempt, Node, Port};
 use crate::procedure::{Boots, Procedure, Stage};
@@ -17,207 +17,6 @@ use crate::state::{Position, ProvisionState};
 
 /// Time from the kernel's fetch to the agent's first call, for a kernel with a server's drivers.
 pub(crate) const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);
-
-/// The supported boot interfaces of Ironic.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum BootInterface {
-    /// The BMC gets the URL of an ISO image (`redfish-https`, the spec's `redfish-http-url`).
-    #[default]
-    RedfishHttps,
-    /// The firmware gets the URL of a UKI or of GRUB from DHCP (`http`, the spec's `httpboot`).
-    Http,
-    /// The firmware gets the URL of iPXE from DHCP, and iPXE the URL of its script (`http-ipxe`).
-    HttpIpxe,
-}
-
-impl BootInterface {
-    /// All boot interfaces, in the order of preference.
-    pub const ALL: [Self; 3] = [Self::RedfishHttps, Self::Http, Self::HttpIpxe];
-
-    /// Ironic's name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::RedfishHttps => "redfish-https",
-            Self::Http => "http",
-            Self::HttpIpxe => "http-ipxe",
-        }
-    }
-
-    /// The artifact of the BMC's `HttpBootUri`; `None` if DHCP gives the URL.
-    #[must_use]
-    pub fn http_boot_uri(self) -> Option<Artifact> {
-        match self {
-            Self::RedfishHttps => Some(Artifact::Iso),
-            Self::Http | Self::HttpIpxe => None,
-        }
-    }
-}
-
-/// The text is not a supported boot interface.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error(
-    "could not find the boot interface {0:?}; there are redfish-https, http and http-ipxe \
-     (redfish-http-url and httpboot are other names of the first two)"
-)]
-pub struct NoSuchBootInterface(pub String);
-
-impl FromStr for BootInterface {
-    type Err = NoSuchBootInterface;
-
-    fn from_str(text: &str) -> Result<Self, NoSuchBootInterface> {
-        match text {
-            "redfish-https" | "redfish-http-url" => Ok(Self::RedfishHttps),
-            "http" | "httpboot" => Ok(Self::Http),
-            "http-ipxe" => Ok(Self::HttpIpxe),
-            _ => Err(NoSuchBootInterface(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for BootInterface {
-    type Error = NoSuchBootInterface;
-
-    fn try_from(text: String) -> Result<Self, NoSuchBootInterface> {
-        text.parse()
-    }
-}
-
-impl From<BootInterface> for String {
-    fn from(boot_interface: BootInterface) -> Self {
-        boot_interface.name().to_owned()
-    }
-}
-
-impl fmt::Display for BootInterface {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
-/// A file under a ticket: `/boot/{ticket}/{file name}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Artifact {
-    /// `bootx64.efi`: the loader of `http`, a UKI for this node or GRUB.
-    BootLoader,
-    /// `bootaa64.efi`: the same for arm64.
-    BootLoaderArm64,
-    /// `bootriscv64.efi`: the same for riscv64.
-    BootLoaderRiscv64,
-    /// `snponly.efi`: iPXE.
-    Ipxe,
-    /// `snponly-arm64.efi`: iPXE for arm64.
-    IpxeArm64,
-    /// `boot.ipxe`: iPXE's script.
-    IpxeScript,
-    /// `boot.iso`: the node's ISO image.
-    Iso,
-    /// `grub.cfg`: GRUB's configuration.
-    GrubConfig,
-    /// `kernel`.
-    Kernel,
-    /// `initramfs`.
-    Initramfs,
-}
-
-impl Artifact {
-    /// All artifacts.
-    pub const ALL: [Self; 10] = [
-        Self::BootLoader,
-        Self::BootLoaderArm64,
-        Self::BootLoaderRiscv64,
-        Self::Ipxe,
-        Self::IpxeArm64,
-        Self::IpxeScript,
-        Self::Iso,
-        Self::GrubConfig,
-        Self::Kernel,
-        Self::Initramfs,
-    ];
-
-    /// The last part of the artifact's URL.
-    #[must_use]
-    pub fn file_name(self) -> &'static str {
-        match self {
-            Self::BootLoader => "bootx64.efi",
-            Self::BootLoaderArm64 => "bootaa64.efi",
-            Self::BootLoaderRiscv64 => "bootriscv64.efi",
-            Self::Ipxe => "snponly.efi",
-            Self::IpxeArm64 => "snponly-arm64.efi",
-            Self::IpxeScript => "boot.ipxe",
-            Self::Iso => "boot.iso",
-            Self::GrubConfig => "grub.cfg",
-            Self::Kernel => "kernel",
-            Self::Initramfs => "initramfs",
-        }
-    }
-
-    /// The loader of `http` for an architecture.
-    #[must_use]
-    pub fn boot_loader(cpu_arch: CpuArch) -> Self {
-        match cpu_arch {
-            CpuArch::X64 => Self::BootLoader,
-            CpuArch::Arm64 => Self::BootLoaderArm64,
-            CpuArch::Riscv64 => Self::BootLoaderRiscv64,
-        }
-    }
-
-    /// iPXE for an architecture, if available.
-    #[must_use]
-    pub fn ipxe(cpu_arch: CpuArch) -> Option<Self> {
-        match cpu_arch {
-            CpuArch::X64 => Some(Self::Ipxe),
-            CpuArch::Arm64 => Some(Self::IpxeArm64),
-            CpuArch::Riscv64 => None,
-        }
-    }
-
-    /// The only architecture that can run the artifact; `None` if each architecture has its own under the same name.
-    #[must_use]
-    pub fn cpu_arch(self) -> Option<CpuArch> {
-        match self {
-            Self::BootLoader | Self::Ipxe => Some(CpuArch::X64),
-            Self::BootLoaderArm64 | Self::IpxeArm64 => Some(CpuArch::Arm64),
-            Self::BootLoaderRiscv64 => Some(CpuArch::Riscv64),
-            Self::IpxeScript | Self::Iso | Self::GrubConfig | Self::Kernel | Self::Initramfs => {
-                None
-            }
-        }
-    }
-
-    /// The artifact with this file name.
-    #[must_use]
-    pub fn of_file_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|artifact| artifact.file_name() == name)
-    }
-
-    /// Whether the artifact contains the operating system, so that a complete fetch means that it can start.
-    #[must_use]
-    pub fn holds_ramdisk(self, loader: HttpLoader) -> bool {
-        match self {
-            Self::Iso | Self::Initramfs => true,
-            Self::BootLoader | Self::BootLoaderArm64 | Self::BootLoaderRiscv64 => {
-                loader == HttpLoader::Uki
-            }
-            Self::Ipxe | Self::IpxeArm64 | Self::IpxeScript | Self::GrubConfig | Self::Kernel => {
-                false
-            }
-        }
-    }
-}
-
-/// The first loader of the `http` boot interface, from the settings.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum HttpLoader {
-    /// A UKI composed for the node: one file, one fetch.
-    #[default]
-    Uki,
-    /// GRUB, which fetches `grub.cfg`, kernel and initramfs.
-    Grub,
-}
 
 /// The boot method of an attempt, which decides what its trace must show.
 #[derive(Clone, Copy, Debug)]

@@ -9,7 +9,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::diagnosed_boot::{BootCourse, DiagnosedBoot};
-use crate::boot::{Artifact, BootInterface, BootMethod, HttpLoader, KERNEL_START, NoBoot};
+use crate::artifact::{Artifact, HttpLoader};
+use crate::boot::{BootMethod, KERNEL_START, NoBoot};
+use crate::boot_interface::BootInterface;
 use crate::instance_boot::is_image_fetched;
 use crate::procedure::{Boots, Stage};
 use crate::state::{Position, ProvisionState};

@@ -216,14 +216,14 @@ pub enum Work {
     RunStep {
         /// The attempt.
         attempt: Uuid,
-        /// Index into [`crate::node::StepRun::steps`].
+        /// Index into [`crate::steps::StepRun::steps`].
         index: usize,
     },
     /// Read the progress of the current step.
     CheckStep {
         /// The attempt.
         attempt: Uuid,
-        /// Index into [`crate::node::StepRun::steps`].
+        /// Index into [`crate::steps::StepRun::steps`].
         index: usize,
     },
     /// Switch off, clear the override.

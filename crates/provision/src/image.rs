@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::boot::BootInterface;
+use crate::boot_interface::BootInterface;
 use crate::node::Node;
 use crate::procedure::Boots;
 

@@ -7,7 +7,7 @@ use hardware::{ClientKind, HttpMethod, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
-use crate::boot::{Artifact, HttpLoader};
+use crate::artifact::{Artifact, HttpLoader};
 use crate::node::{Attempt, Node};
 use crate::procedure::{Boots, Procedure, Stage};
 use crate::state::{Position, ProvisionState};

@@ -5,14 +5,18 @@
 
 pub mod addresses;
 pub mod agent_extension;
+pub mod artifact;
 pub mod boot;
+pub mod boot_interface;
 pub mod config_drive;
 pub mod diagnosis;
 pub mod event;
 pub mod image;
 pub mod instance_boot;
 pub mod limits;
+pub mod machine_addresses;
 pub mod node;
+pub mod node_secrets;
 pub mod policy;
 pub mod procedure;
 pub mod refused;
@@ -28,7 +32,9 @@ pub mod text;
 pub mod trace;
 
 pub use agent_extension::AgentExtension;
-pub use boot::{Artifact, BootInterface, boot_for};
+pub use artifact::Artifact;
+pub use boot::boot_for;
+pub use boot_interface::BootInterface;
 pub use diagnosis::diagnose;
 pub use event::{Event, VerbRequest, Work};
 pub use node::{Attempt, Node, Port};

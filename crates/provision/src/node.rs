@@ -9,12 +9,12 @@ use serde_json::{Map, Value};
 use url::Url;
 use uuid::Uuid;
 
-use crate::addresses::MachineAddresses;
-use crate::boot::BootInterface;
+use crate::boot_interface::BootInterface;
+use crate::machine_addresses::MachineAddresses;
 use crate::procedure::{Boots, Procedure};
 use crate::secrets::{is_secret, is_secret_of_instance, masked};
 use crate::state::{PowerState, ProvisionState};
-use crate::steps::ProcedureStep;
+use crate::steps::{ProcedureStep, StepRun};
 
 /// A managed machine, with the names of Ironic's API.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
@@ -284,31 +284,6 @@ pub struct Agent {
     pub verify_ca: Option<String>,
     /// The time of its last call.
     pub last_heartbeat: Timestamp,
-}
-
-/// The progress of a procedure's steps.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct StepRun {
-    /// Whether the steps are selected by priority (`provide`, `deleted`), not by the operator.
-    pub automated: bool,
-    /// The operator's steps (manual), or the selected steps of the agent's list.
-    pub steps: Vec<ProcedureStep>,
-    /// The agent's hardware manager versions; set once it has reported its steps.
-    pub hardware_manager_version: Option<Value>,
-    /// Number of finished steps.
-    pub done: usize,
-    /// The agent's ID of the command that runs the current step.
-    pub command_id: Option<String>,
-    /// Handled commands of this boot, so that none is mistaken for another.
-    pub settled_commands: Vec<String>,
-}
-
-impl StepRun {
-    /// The current or next step.
-    #[must_use]
-    pub fn current(&self) -> Option<&ProcedureStep> {
-        self.steps.get(self.done)
-    }
 }
 
 /// A ticket or token: stored and sent, never logged.

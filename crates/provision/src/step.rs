@@ -14,11 +14,12 @@ use uuid::Uuid;
 
 use crate::boot::KERNEL_START;
 use crate::event::{Event, Silence, Work};
-use crate::node::{Attempt, FreshAttempt, Node, StepRun};
+use crate::node::{Attempt, FreshAttempt, Node};
 use crate::policy::Policy;
 use crate::procedure::{Boots, Procedure, ProcedureRow, Stage};
 use crate::refused::{Refused, RequestedAction};
 use crate::state::{Position, ProvisionState as State};
+use crate::steps::StepRun;
 use crate::text::{masked, printable, shortened};
 use crate::trace::{BootEventKind, TransitionReason};
 

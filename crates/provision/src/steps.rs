@@ -3,8 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use crate::node::StepRun;
-
 /// One step of a procedure, in the words of the APIs of Ironic and of the agent.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ProcedureStep {
@@ -35,6 +33,31 @@ impl ProcedureStep {
 
     fn is(&self, other: &Self) -> bool {
         self.interface == other.interface && self.step == other.step
+    }
+}
+
+/// The progress of a procedure's steps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepRun {
+    /// Whether the steps are selected by priority (`provide`, `deleted`), not by the operator.
+    pub automated: bool,
+    /// The operator's steps (manual), or the selected steps of the agent's list.
+    pub steps: Vec<ProcedureStep>,
+    /// The agent's hardware manager versions; set once it has reported its steps.
+    pub hardware_manager_version: Option<Value>,
+    /// Number of finished steps.
+    pub done: usize,
+    /// The agent's ID of the command that runs the current step.
+    pub command_id: Option<String>,
+    /// Handled commands of this boot, so that none is mistaken for another.
+    pub settled_commands: Vec<String>,
+}
+
+impl StepRun {
+    /// The current or next step.
+    #[must_use]
+    pub fn current(&self) -> Option<&ProcedureStep> {
+        self.steps.get(self.done)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use provision::Node;
-use provision::secrets::{NodeSecret, visit_secrets};
+use provision::node_secrets::{NodeSecret, visit_secrets};
 use serde_json::Value;
 use sqlx::any::AnyRow;
 use sqlx::{AnyConnection, Row as _};

@@ -1,7 +1,7 @@
 //! The encryption of secrets that an older version stored in clear.
 
 use provision::Node;
-use provision::secrets::{NodeSecret, visit_secrets};
+use provision::node_secrets::{NodeSecret, visit_secrets};
 use serde_json::Value;
 use sqlx::{AnyConnection, Row as _};
 use tracing::info;

@@ -6,9 +6,11 @@ use std::fs;
 use std::path::Path;
 
 use jiff::SignedDuration;
-use provision::boot::{BootInterface, BootMethod, HttpLoader};
+use provision::artifact::HttpLoader;
+use provision::boot::BootMethod;
 use provision::{
-    BootEvent, BootEventKind, Boots, Procedure, ProvisionState as State, Stage, Vicinity, diagnose,
+    BootEvent, BootEventKind, BootInterface, Boots, Procedure, ProvisionState as State, Stage,
+    Vicinity, diagnose,
 };
 use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, Executor as _};
 use store::{NodeFilter, PortFilter, Store};

@@ -34,7 +34,7 @@ fn in_words(announcement: &BootAnnouncement, error: Option<&str>) -> String {
 mod tests {
     use hardware::Mac;
     use jiff::Timestamp;
-    use provision::boot::Artifact;
+    use provision::artifact::Artifact;
     use provision::test_nodes::booting_node;
     use provision::trace::{AnnouncementCause, DhcpService};
 

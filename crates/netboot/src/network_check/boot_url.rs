@@ -7,7 +7,7 @@ use dhcp::v4::reply::LONGEST_URL;
 use hardware::CpuArch;
 use http::StatusCode;
 use ipnet::IpNet;
-use provision::boot::Artifact;
+use provision::artifact::Artifact;
 use thiserror::Error;
 use url::{Host, ParseError, Url};
 

@@ -3,7 +3,7 @@
 use hardware::{CpuArch, Mac};
 use jiff::Timestamp;
 use provision::BootInterface;
-use provision::boot::Artifact;
+use provision::artifact::Artifact;
 use provision::node::Secret;
 use url::Url;
 use uuid::Uuid;

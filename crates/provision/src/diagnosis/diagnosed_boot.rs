@@ -1,6 +1,7 @@
 //! The boot that a diagnosis is about, in the words of its hints.
 
-use crate::boot::{BootInterface, BootMethod};
+use crate::boot::BootMethod;
+use crate::boot_interface::BootInterface;
 use crate::procedure::Boots;
 
 /// The boot that a diagnosis is about.

@@ -7,11 +7,10 @@ use subtle::ConstantTimeEq as _;
 use uuid::Uuid;
 
 use super::{Outcome, Transition};
-use crate::addresses::{
-    ForeignLookup, MachineAddresses, TOKEN_AGAIN, TokenHolder, belongs, boots_own_iso,
-};
+use crate::addresses::{ForeignLookup, TOKEN_AGAIN, belongs, boots_own_iso};
 use crate::agent_extension::AgentExtension;
 use crate::event::{AgentLookup, Heartbeat, Work};
+use crate::machine_addresses::{MachineAddresses, TokenHolder};
 use crate::node::Agent;
 use crate::procedure::{Boots, ProcedureRow, Stage, StepSource};
 use crate::refused::Refused;

@@ -3,11 +3,11 @@
 use super::Transition;
 use crate::event::{VerbRequest, Work};
 use crate::image::{CONFIG_DRIVE, instance_image};
-use crate::node::StepRun;
 use crate::procedure::{FirstWork, Procedure, ProcedureRow, Stage, Verb, VerbMeaning, meaning};
 use crate::refused::{Refused, RequestedAction};
 use crate::state::{Position, PowerTarget, ProvisionState as State};
 use crate::step::Outcome;
+use crate::steps::StepRun;
 use crate::trace::TransitionReason;
 
 impl Transition<'_> {

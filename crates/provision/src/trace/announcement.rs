@@ -5,7 +5,7 @@ use std::fmt;
 use hardware::Mac;
 use serde::{Deserialize, Serialize};
 
-use crate::boot::Artifact;
+use crate::artifact::Artifact;
 
 /// An external DHCP service that can be configured for each boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

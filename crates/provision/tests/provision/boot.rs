@@ -8,11 +8,12 @@ use hardware::architecture::{
 use hardware::{ClientArchitecture, ClientKind, CpuArch, Mac};
 use jiff::Timestamp;
 use proptest::prelude::*;
+use provision::artifact::{Artifact, HttpLoader};
 use provision::boot::{
-    Artifact, BadArguments, BootInterface, DhcpBoot, HttpLoader, Means, NoBoot, architecture_for,
-    boot_for, boot_mac, bootable, kernel_command_line,
+    BadArguments, DhcpBoot, Means, NoBoot, architecture_for, boot_for, boot_mac, bootable,
+    kernel_command_line,
 };
-use provision::{Port, ProvisionState};
+use provision::{BootInterface, Port, ProvisionState};
 use serde_json::{Map, json};
 use uuid::Uuid;
 

@@ -7,15 +7,16 @@ use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
 use hardware::{ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
-use provision::boot::{Artifact, BootInterface, BootMethod, HttpLoader, NoBoot};
+use provision::artifact::{Artifact, HttpLoader};
+use provision::boot::{BootMethod, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
 use provision::trace::{
     AgentCall, AgentCaller, AgentOutcome, AnnouncementCause, BootAnnouncement, CallRefusal,
     DhcpAnswer, DhcpService, TransitionReason,
 };
 use provision::{
-    AgentExtension, BootEvent, BootEventKind, BootingStranger, Boots, CommandFailure, Procedure,
-    ProvisionState as State, StepFailure, Vicinity,
+    AgentExtension, BootEvent, BootEventKind, BootInterface, BootingStranger, Boots,
+    CommandFailure, Procedure, ProvisionState as State, StepFailure, Vicinity,
 };
 use uuid::Uuid;
 

@@ -6,7 +6,7 @@ use ironic::version::since;
 use ironic::{Version, guards};
 use nodes::{Nodes, Recorder};
 use provision::Node;
-use provision::boot::HttpLoader;
+use provision::artifact::HttpLoader;
 use store::{NodeKey, StoredNode};
 
 use super::agent_calls::AgentCalls;

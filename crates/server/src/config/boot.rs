@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use provision::boot::HttpLoader;
+use provision::artifact::HttpLoader;
 use serde::Deserialize;
 use url::Url;
 

@@ -211,7 +211,7 @@ mod tests {
     use hardware::architecture::X64_HTTP;
     use jiff::Timestamp;
     use netboot::dry_run::sample_requests::message4;
-    use provision::boot::Artifact;
+    use provision::artifact::Artifact;
     use provision::node::Agent;
     use provision::test_nodes::{boot_port, booting_node};
     use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use artifacts::Artifacts;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
-use provision::boot::HttpLoader;
+use provision::artifact::HttpLoader;
 use provision::{Attempt, Node, Policy};
 use store::DaemonIdentity;
 use uuid::Uuid;
