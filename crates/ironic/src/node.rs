@@ -3,8 +3,8 @@
 use jiff::Timestamp;
 use provision::addresses::agent_networks;
 use provision::limits::{Excess, FreeFormSize, NODE_LIMIT};
+use provision::position::Position;
 use provision::secrets::{is_secret, is_secret_of_instance, masked};
-use provision::state::Position;
 use provision::{Attempt, BootInterface, Boots, Node, Procedure, ProvisionState};
 use serde_json::{Value, json};
 use uuid::Uuid;

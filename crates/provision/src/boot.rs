@@ -12,8 +12,9 @@ use crate::artifact::{Artifact, HttpLoader};
 use crate::boot_interface::BootInterface;
 use crate::image::{MachineImage, image_of};
 use crate::node::{Attempt, Node, Port};
+use crate::position::Position;
 use crate::procedure::{Boots, Procedure, Stage};
-use crate::state::{Position, ProvisionState};
+use crate::state::ProvisionState;
 
 /// Time from the kernel's fetch to the agent's first call, for a kernel with a server's drivers.
 pub(crate) const KERNEL_START: SignedDuration = SignedDuration::from_mins(3);

@@ -13,8 +13,9 @@ use crate::artifact::{Artifact, HttpLoader};
 use crate::boot::{BootMethod, KERNEL_START, NoBoot};
 use crate::boot_interface::BootInterface;
 use crate::instance_boot::is_image_fetched;
+use crate::position::Position;
 use crate::procedure::{Boots, Stage};
-use crate::state::{Position, ProvisionState};
+use crate::state::ProvisionState;
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{
     AgentCall, AgentCaller, AgentOutcome, BootEvent, BootEventKind, CallRefusal, DhcpAnswer,

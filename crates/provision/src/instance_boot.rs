@@ -9,8 +9,9 @@ use uuid::Uuid;
 
 use crate::artifact::{Artifact, HttpLoader};
 use crate::node::{Attempt, Node};
+use crate::position::Position;
 use crate::procedure::{Boots, Procedure, Stage};
-use crate::state::{Position, ProvisionState};
+use crate::state::ProvisionState;
 use crate::trace::{BootEvent, BootEventKind, latest_boot};
 
 /// Time from an [announced](BootEventKind::LastByte) last byte until its fetch counts as complete, if the end of the

@@ -18,6 +18,7 @@ pub mod machine_addresses;
 pub mod node;
 pub mod node_secrets;
 pub mod policy;
+pub mod position;
 pub mod procedure;
 pub mod refused;
 pub mod secrets;
@@ -30,6 +31,7 @@ pub mod stranger;
 pub mod test_nodes;
 pub mod text;
 pub mod trace;
+pub mod verb_meaning;
 
 pub use agent_extension::AgentExtension;
 pub use artifact::Artifact;

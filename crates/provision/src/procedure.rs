@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::agent_extension::AgentExtension;
 use crate::policy::Policy;
-use crate::state::{Position, ProvisionState};
+use crate::state::ProvisionState;
 
 /// A procedure on a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -209,19 +209,6 @@ pub struct Failing {
     pub tears_down: bool,
 }
 
-/// The effect of a verb in a state.
-#[derive(Clone, Copy, Debug)]
-pub enum VerbMeaning {
-    /// A procedure begins; the state follows its success.
-    Begin(&'static ProcedureRow, ProvisionState),
-    /// The node changes its state at once.
-    Move(ProvisionState),
-    /// The current procedure ends.
-    Abort(&'static ProcedureRow),
-    /// This service does not support it.
-    NotBuilt,
-}
-
 impl Procedure {
     /// All procedures, in the order of [`ROWS`].
     pub const ALL: [Self; 9] = [
@@ -235,13 +222,6 @@ impl Procedure {
         Self::Service,
         Self::Adopt,
     ];
-
-    /// The state of a node at this stage of the procedure, if the procedure has the stage.
-    #[must_use]
-    pub fn state(self, stage: Stage) -> Option<ProvisionState> {
-        let here = Position::In(self, stage);
-        ProvisionState::ALL.into_iter().find(|state| state.position() == here)
-    }
 
     /// The procedure's row.
     #[must_use]
@@ -259,38 +239,6 @@ impl Procedure {
             Self::Adopt => adopt,
         }
     }
-}
-
-/// The effect of a verb in a state; `None` if the state does not permit the verb.
-#[must_use]
-pub fn meaning(verb: Verb, state: ProvisionState) -> Option<VerbMeaning> {
-    if verb == Verb::Abort {
-        return abortable(state).map(VerbMeaning::Abort);
-    }
-    if verb == Verb::Manage && MANAGED.contains(&state) {
-        return Some(VerbMeaning::Move(ProvisionState::Manageable));
-    }
-    if !verb.is_built() {
-        return Some(VerbMeaning::NotBuilt);
-    }
-    ROWS.iter().find_map(|row| {
-        let ask = row.asks.iter().find(|ask| ask.verb == verb && ask.from.contains(&state))?;
-        let begin = VerbMeaning::Begin(row, ask.to);
-        Some(if row.is_built { begin } else { VerbMeaning::NotBuilt })
-    })
-}
-
-/// The states from which `manage` leads directly to `manageable`.
-const MANAGED: [ProvisionState; 4] = [
-    ProvisionState::Available,
-    ProvisionState::CleanFailed,
-    ProvisionState::InspectFailed,
-    ProvisionState::AdoptFailed,
-];
-
-fn abortable(state: ProvisionState) -> Option<&'static ProcedureRow> {
-    let row = state.procedure().filter(|_| state.is_under_way())?.row();
-    row.is_abortable.then_some(row)
 }
 
 /// The procedures, in the order of [`Procedure::ALL`]; states and verbs are those in Ironic's `common/states.py`.
@@ -488,59 +436,13 @@ const fn not_built(procedure: Procedure, noun: &'static str, gerund: &'static st
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
-
-    #[test]
-    fn each_state_but_six_is_one_stage_of_one_procedure() {
-        let mut seen = HashSet::new();
-        for procedure in Procedure::ALL {
-            assert_eq!(procedure.row().procedure, procedure);
-            for stage in Stage::ALL {
-                let Some(state) = procedure.state(stage) else { continue };
-                assert_eq!(state.position(), Position::In(procedure, stage));
-                assert!(seen.insert(state), "{state} is two stages");
-            }
-        }
-        let rests: Vec<_> =
-            ProvisionState::ALL.into_iter().filter(|state| !seen.contains(state)).collect();
-        assert!(rests.iter().all(|state| state.position() == Position::Rest));
-        let names: Vec<_> = rests.iter().map(|state| state.name()).collect();
-        assert_eq!(names, ["enroll", "manageable", "available", "active", "error", "rescue"]);
-    }
-
-    #[test]
-    fn a_procedure_leads_to_a_rest_and_fails_into_its_own_state_or_a_rest() {
-        for row in &ROWS {
-            for ask in row.asks {
-                assert_eq!(ask.to.position(), Position::Rest, "{:?}", row.procedure);
-            }
-            match row.fails.to.position() {
-                Position::Rest => {}
-                Position::In(procedure, stage) => {
-                    assert_eq!((procedure, stage), (row.procedure, Stage::Failed));
-                }
-            }
-        }
-    }
 
     #[test]
     fn a_procedure_that_is_built_has_a_patience_exactly_if_it_waits_for_its_machine() {
         for row in ROWS.iter().filter(|row| row.is_built) {
             let waits = row.boots != Boots::Nothing;
             assert_eq!(row.patience.is_some(), waits, "{:?}", row.procedure);
-        }
-    }
-
-    #[test]
-    fn a_verb_that_is_not_built_is_so_in_each_state_from_which_it_leads() {
-        for row in ROWS.iter().filter(|row| !row.is_built) {
-            for ask in row.asks {
-                for state in ask.from {
-                    assert!(matches!(meaning(ask.verb, *state), Some(VerbMeaning::NotBuilt)));
-                }
-            }
         }
     }
 }

@@ -6,8 +6,6 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::procedure::{Boots, Procedure, Stage};
-
 /// The provision state of a node: all of Ironic's stable and waiting states. [`position`](Self::position) gives the
 /// procedure and its stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -175,99 +173,6 @@ impl ProvisionState {
             Self::ServiceFailed => "service failed",
         }
     }
-
-    /// The procedure and stage of this state, or rest.
-    #[must_use]
-    pub fn position(self) -> Position {
-        use Procedure::{
-            Adopt, Clean, Deploy, Inspect, Rescue, Service, Undeploy, Unrescue, Verify,
-        };
-        use Stage::{AtWork, Failed, Held, Waiting};
-
-        let (procedure, stage) = match self {
-            Self::Verifying => (Verify, AtWork),
-            Self::Deploying => (Deploy, AtWork),
-            Self::DeployWait => (Deploy, Waiting),
-            Self::DeployHold => (Deploy, Held),
-            Self::DeployFailed => (Deploy, Failed),
-            Self::Deleting => (Undeploy, AtWork),
-            Self::Cleaning => (Clean, AtWork),
-            Self::CleanWait => (Clean, Waiting),
-            Self::CleanHold => (Clean, Held),
-            Self::CleanFailed => (Clean, Failed),
-            Self::Inspecting => (Inspect, AtWork),
-            Self::InspectWait => (Inspect, Waiting),
-            Self::InspectFailed => (Inspect, Failed),
-            Self::Adopting => (Adopt, AtWork),
-            Self::AdoptFailed => (Adopt, Failed),
-            Self::Rescuing => (Rescue, AtWork),
-            Self::RescueWait => (Rescue, Waiting),
-            Self::RescueFailed => (Rescue, Failed),
-            Self::Unrescuing => (Unrescue, AtWork),
-            Self::UnrescueFailed => (Unrescue, Failed),
-            Self::Servicing => (Service, AtWork),
-            Self::ServiceWait => (Service, Waiting),
-            Self::ServiceHold => (Service, Held),
-            Self::ServiceFailed => (Service, Failed),
-            Self::Enroll
-            | Self::Manageable
-            | Self::Available
-            | Self::Active
-            | Self::Error
-            | Self::Rescue => {
-                return Position::Rest;
-            }
-        };
-        Position::In(procedure, stage)
-    }
-
-    /// The procedure of this state.
-    #[must_use]
-    pub fn procedure(self) -> Option<Procedure> {
-        match self.position() {
-            Position::In(procedure, _) => Some(procedure),
-            Position::Rest => None,
-        }
-    }
-
-    /// The stage of the procedure.
-    #[must_use]
-    pub fn stage(self) -> Option<Stage> {
-        match self.position() {
-            Position::In(_, stage) => Some(stage),
-            Position::Rest => None,
-        }
-    }
-
-    /// Whether the machine of a node in this state may fetch its boot files.
-    #[must_use]
-    pub fn may_boot(self) -> bool {
-        match self.position() {
-            Position::In(procedure, Stage::AtWork | Stage::Waiting) => {
-                procedure.row().is_built && procedure.row().boots != Boots::Nothing
-            }
-            Position::In(_, Stage::Held | Stage::Failed) => false,
-            Position::Rest => self == Self::Active,
-        }
-    }
-
-    /// Whether a procedure is under way: neither at rest nor failed.
-    #[must_use]
-    pub fn is_under_way(self) -> bool {
-        match self.position() {
-            Position::In(_, Stage::AtWork | Stage::Waiting | Stage::Held) => true,
-            Position::In(_, Stage::Failed) | Position::Rest => false,
-        }
-    }
-}
-
-/// The position of a [`ProvisionState`] among procedures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Position {
-    /// In a procedure, at a stage.
-    In(Procedure, Stage),
-    /// At rest until a request.
-    Rest,
 }
 
 impl fmt::Display for ProvisionState {

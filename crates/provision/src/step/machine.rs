@@ -3,9 +3,10 @@
 use uuid::Uuid;
 
 use super::{Outcome, Transition};
+use crate::position::Position;
 use crate::procedure::{Boots, Procedure, Stage};
 use crate::refused::Refused;
-use crate::state::{Position, PowerState, ProvisionState as State};
+use crate::state::{PowerState, ProvisionState as State};
 use crate::trace::TransitionReason;
 
 impl Transition<'_> {

@@ -3,12 +3,14 @@
 use super::Transition;
 use crate::event::{VerbRequest, Work};
 use crate::image::{CONFIG_DRIVE, instance_image};
-use crate::procedure::{FirstWork, Procedure, ProcedureRow, Stage, Verb, VerbMeaning, meaning};
+use crate::position::Position;
+use crate::procedure::{FirstWork, Procedure, ProcedureRow, Stage, Verb};
 use crate::refused::{Refused, RequestedAction};
-use crate::state::{Position, PowerTarget, ProvisionState as State};
+use crate::state::{PowerTarget, ProvisionState as State};
 use crate::step::Outcome;
 use crate::steps::StepRun;
 use crate::trace::TransitionReason;
+use crate::verb_meaning::{VerbMeaning, meaning};
 
 impl Transition<'_> {
     pub(super) fn verb_asked(self, request: &VerbRequest) -> Result<Outcome, Refused> {

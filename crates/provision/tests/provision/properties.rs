@@ -4,7 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use proptest::prelude::*;
 use proptest::sample::select;
-use provision::state::{Position, PowerTarget};
+use provision::position::Position;
+use provision::state::PowerTarget;
 use provision::{Boots, Event, PowerState, ProvisionState as State, Stage, Verb, Work};
 use uuid::Uuid;
 
