@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use efi::variables::IpVersion;
 use hardware::Mac;
 use nix::net::if_::if_nametoindex;
-use redfish::emulator::Personality;
+use redfish::emulator::{FaultRule, Platform};
 use serde::Deserialize;
 
 /// Number of network cards with a fixed place on the first PCI bus.
@@ -36,6 +36,9 @@ pub struct BmcConfig {
     /// The machines.
     #[serde(rename = "machine")]
     pub machines: Vec<MachineConfig>,
+    /// Faults of the BMC.
+    #[serde(rename = "fault", default)]
+    pub faults: Vec<FaultRule>,
 }
 
 /// QEMU's accelerator.
@@ -131,9 +134,9 @@ pub struct MachineConfig {
     /// Its disks.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
-    /// Faults of its BMC, for tests.
+    /// The kind of its BMC.
     #[serde(default)]
-    pub personality: Personality,
+    pub platform: Platform,
 }
 
 /// An OVMF build, and its settings.
@@ -271,6 +274,11 @@ impl BmcConfig {
         for machine in &self.machines {
             machine.check().with_context(|| format!("machine {:?}", machine.id))?;
             ensure!(ids.insert(&machine.id), "two machines have the id {:?}", machine.id);
+            ensure!(
+                machine.platform == Platform::Generic || self.machines.len() == 1,
+                "machine {:?}: a BMC of a vendor has one machine",
+                machine.id
+            );
         }
         Ok(())
     }

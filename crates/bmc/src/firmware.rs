@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use efi::variables::{DevicePath, SetVariableError, VariableStore};
+use efi::variables::{DevicePath, DevicePathNode, SetVariableError, VariableStore};
 use redfish::emulator::NextBoot;
 
 use crate::config::{Ip, MachineConfig};
@@ -24,8 +24,9 @@ pub(crate) fn prepare(setup: &MachineSetup, next: &NextBoot) -> Result<PathBuf> 
         store.forget_boot_once();
         match next {
             NextBoot::Url(url) => store.boot_once_from(url),
-            NextBoot::Http => store.boot_once_along(http_boots(&setup.machine)),
-            NextBoot::Usual => Ok(()),
+            NextBoot::Http { nic } => store.boot_once_along(http_boots(&setup.machine, *nic)),
+            NextBoot::Pxe { nic } => store.boot_once_along(pxe_boots(&setup.machine, *nic)),
+            NextBoot::Usual | NextBoot::Cd(_) => Ok(()),
         }
     })?;
     Ok(path)
@@ -40,13 +41,22 @@ fn make(template: &Path, path: &Path) -> Result<()> {
     Ok(fs::write(path, VariableStore::empty_for_virt(flash.len())?.as_bytes())?)
 }
 
-/// The boot entries of the first network card.
-fn http_boots(machine: &MachineConfig) -> Vec<DevicePath> {
-    let Some(card) = machine.nics.first() else {
+/// The boot entries of a network card for HTTP.
+fn http_boots(machine: &MachineConfig, nic: usize) -> Vec<DevicePath> {
+    let Some(card) = machine.nics.get(nic) else {
         return Vec::new();
     };
-    let path = |ip: &Ip| DevicePath::http_boot(nic_device(0), card.mac, ip.version());
+    let path = |ip: &Ip| DevicePath::http_boot(nic_device(nic), card.mac, ip.version());
     machine.firmware.ip.iter().map(path).collect()
+}
+
+/// The boot entries of a network card for PXE: those for HTTP without the URI at their end.
+fn pxe_boots(machine: &MachineConfig, nic: usize) -> Vec<DevicePath> {
+    let mut paths = http_boots(machine, nic);
+    for path in &mut paths {
+        path.0.retain(|node| !matches!(node, DevicePathNode::Uri(_)));
+    }
+    paths
 }
 
 fn edit(

@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 pub use config::BmcConfig;
+use setup::BmcClock;
 
 /// Serves until `end`, or until its socket fails. Its machines end with it.
 ///
@@ -32,19 +33,22 @@ pub async fn serve(
     let mut emulator = Emulator::new(&config.username, &config.password);
     for machine in &config.machines {
         let macs: Vec<_> = machine.nics.iter().map(|nic| nic.mac.to_string()).collect();
-        emulator.add_system(&machine.id, &macs, machine.personality);
+        emulator.add_system(&machine.id, &macs, machine.platform);
     }
+    emulator.set_faults(config.faults.clone());
     let emulator = Arc::new(Mutex::new(emulator));
-    let machines = machine::start_all(&config, &emulator)?;
+    let clock = BmcClock::start();
+    let machines = machine::start_all(&config, &emulator, clock)?;
     let socket = TcpListener::bind(config.listen)
         .await
         .with_context(|| format!("listening on {}", config.listen))?;
     let address = socket.local_addr()?;
     for machine in &config.machines {
-        info!(system = machine.id, "http://{address}/redfish/v1/Systems/{}", machine.id);
+        let path = machine.platform.system_path(&machine.id);
+        info!(system = machine.id, "http://{address}{path}");
     }
     info!("ready: {} machines behind http://{address}/redfish/v1/", config.machines.len());
-    axum::serve(socket, listener::router(emulator, machines))
+    axum::serve(socket, listener::router(emulator, machines, clock))
         .with_graceful_shutdown(end)
         .await
         .context("serving Redfish")

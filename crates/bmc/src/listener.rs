@@ -5,13 +5,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse as _, Json, Response};
+use axum::response::{Html, IntoResponse as _, Json, Response};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use redfish::emulator::{Emulator, EmulatorRequest, EmulatorResponse, PowerEffect};
+use serde_json::Value;
+use tokio::time::sleep;
 use tracing::{debug, error};
 use uuid::Uuid;
 
 use crate::machine::{PowerOrder, QemuMachines};
+use crate::setup::BmcClock;
 
 /// More than any request to this BMC needs.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -20,11 +23,16 @@ const LARGEST_BODY: usize = 64 * 1024;
 struct BmcListener {
     emulator: Arc<Mutex<Emulator>>,
     machines: QemuMachines,
+    clock: BmcClock,
 }
 
 /// The emulator answers every path.
-pub(crate) fn router(emulator: Arc<Mutex<Emulator>>, machines: QemuMachines) -> Router {
-    Router::new().fallback(answer).with_state(BmcListener { emulator, machines })
+pub(crate) fn router(
+    emulator: Arc<Mutex<Emulator>>,
+    machines: QemuMachines,
+    clock: BmcClock,
+) -> Router {
+    Router::new().fallback(answer).with_state(BmcListener { emulator, machines, clock })
 }
 
 async fn answer(State(bmc): State<BmcListener>, request: Request<Body>) -> Response {
@@ -41,6 +49,7 @@ async fn answer(State(bmc): State<BmcListener>, request: Request<Body>) -> Respo
         if_match: text(&head.headers, "if-match"),
         body: &body,
         fresh: &fresh,
+        now: bmc.clock.now(),
     };
     let (response, effect) =
         bmc.emulator.lock().unwrap_or_else(PoisonError::into_inner).answer(&request);
@@ -52,6 +61,7 @@ async fn answer(State(bmc): State<BmcListener>, request: Request<Body>) -> Respo
         let words = format!("the machine could not be switched: {failed:#}\n");
         return (StatusCode::INTERNAL_SERVER_ERROR, words).into_response();
     }
+    sleep(response.delay).await;
     into_http(response)
 }
 
@@ -62,6 +72,7 @@ async fn act(machines: &QemuMachines, effect: PowerEffect) -> anyhow::Result<()>
         PowerEffect::Stop { system } => machines.order(&system, PowerOrder::Stop).await,
         PowerEffect::ShutDown { system } => machines.order(&system, PowerOrder::ShutDown).await,
         PowerEffect::Restart { system } => machines.order(&system, PowerOrder::Restart).await,
+        PowerEffect::Interrupt { system } => machines.order(&system, PowerOrder::Interrupt).await,
     }
 }
 
@@ -71,6 +82,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 
 fn into_http(response: EmulatorResponse) -> Response {
     let mut http = match response.body {
+        Some(Value::String(page)) => (response.status, Html(page)).into_response(),
         Some(body) => (response.status, Json(body)).into_response(),
         None => response.status.into_response(),
     };

@@ -11,7 +11,7 @@ use tracing::{error, info};
 
 use crate::config::BmcConfig;
 use crate::qemu::{Qemu, QemuEnd};
-use crate::setup::MachineSetup;
+use crate::setup::{BmcClock, MachineSetup};
 
 /// An order to a machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub(crate) enum PowerOrder {
     Stop,
     ShutDown,
     Restart,
+    /// A non-maskable interrupt.
+    Interrupt,
 }
 
 /// All machines, by the IDs of their systems.
@@ -32,6 +34,7 @@ type PendingOrder = (PowerOrder, oneshot::Sender<Result<()>>);
 pub(crate) fn start_all(
     config: &BmcConfig,
     emulator: &Arc<Mutex<Emulator>>,
+    clock: BmcClock,
 ) -> Result<QemuMachines> {
     let mut machines = BTreeMap::new();
     for machine in &config.machines {
@@ -44,7 +47,7 @@ pub(crate) fn start_all(
             dir,
         };
         let (orders, receiver) = mpsc::channel(8);
-        let switch = MachineTask { setup, emulator: Arc::clone(emulator), orders: receiver };
+        let switch = MachineTask { setup, emulator: Arc::clone(emulator), orders: receiver, clock };
         tokio::spawn(switch.run());
         machines.insert(machine.id.clone(), orders);
     }
@@ -66,6 +69,7 @@ struct MachineTask {
     setup: MachineSetup,
     emulator: Arc<Mutex<Emulator>>,
     orders: mpsc::Receiver<PendingOrder>,
+    clock: BmcClock,
 }
 
 impl MachineTask {
@@ -87,10 +91,12 @@ impl MachineTask {
                     if let Some(qemu) = running {
                         self.follow(qemu).await;
                     }
-                    self.with_emulator(|emulator, id| emulator.stopped(id));
+                    self.with_emulator(|emulator, id| emulator.stopped(id, self.clock.now()));
                 }
                 // It is off already.
-                PowerOrder::Stop | PowerOrder::ShutDown => drop(done.send(Ok(()))),
+                PowerOrder::Stop | PowerOrder::ShutDown | PowerOrder::Interrupt => {
+                    drop(done.send(Ok(())));
+                }
             }
         }
     }
@@ -114,9 +120,13 @@ impl MachineTask {
                     match order {
                         PowerOrder::Start => drop(done.send(Ok(()))),
                         PowerOrder::ShutDown => drop(done.send(qemu.press_power_button().await)),
+                        PowerOrder::Interrupt => {
+                            info!(system = self.setup.machine.id, "gets a non-maskable interrupt");
+                            let _ = done.send(qemu.interrupt().await);
+                        }
                         PowerOrder::Stop => {
                             qemu.stop().await;
-                            self.with_emulator(|emulator, id| emulator.stopped(id));
+                            self.with_emulator(|emulator, id| emulator.stopped(id, self.clock.now()));
                             let _ = done.send(Ok(()));
                             return;
                         }
@@ -137,13 +147,17 @@ impl MachineTask {
     }
 
     async fn start(&self) -> Result<Qemu> {
-        let next =
-            self.with_emulator(|emulator, id| emulator.starts(id)).unwrap_or(NextBoot::Usual);
+        let next = self.with_emulator(|emulator, id| emulator.starts(id, self.clock.now()));
+        let next = next.unwrap_or(NextBoot::Usual);
         match &next {
             NextBoot::Usual => info!(system = self.setup.machine.id, "starts"),
             // Without the URL, which may contain a ticket.
             NextBoot::Url(_) => info!(system = self.setup.machine.id, "starts from its URL"),
-            NextBoot::Http => info!(system = self.setup.machine.id, "starts over HTTP"),
+            NextBoot::Http { nic } => {
+                info!(system = self.setup.machine.id, nic, "starts over HTTP");
+            }
+            NextBoot::Pxe { nic } => info!(system = self.setup.machine.id, nic, "starts by PXE"),
+            NextBoot::Cd(_) => info!(system = self.setup.machine.id, "starts from its virtual CD"),
         }
         Qemu::start(&self.setup, &next).await
     }

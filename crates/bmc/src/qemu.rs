@@ -90,6 +90,11 @@ impl Qemu {
         self.order("system_powerdown").await
     }
 
+    /// Sends a non-maskable interrupt.
+    pub(crate) async fn interrupt(&mut self) -> Result<()> {
+        self.order("inject-nmi").await
+    }
+
     /// Cuts the power.
     pub(crate) async fn stop(mut self) {
         // It may have ended by itself meanwhile, with the same result.
@@ -152,8 +157,8 @@ enum DeviceOrder {
 impl DeviceOrder {
     fn of(next: &NextBoot) -> Self {
         match next {
-            NextBoot::Usual | NextBoot::Url(_) => Self::Ours,
-            NextBoot::Http => Self::Variables,
+            NextBoot::Usual | NextBoot::Url(_) | NextBoot::Cd(_) => Self::Ours,
+            NextBoot::Http { .. } | NextBoot::Pxe { .. } => Self::Variables,
         }
     }
 
@@ -315,7 +320,7 @@ mod tests {
 
     #[test]
     fn a_boot_over_http_keeps_to_the_order_in_the_variables() {
-        assert!(!line_for(&NextBoot::Http).contains("bootindex"));
+        assert!(!line_for(&NextBoot::Http { nic: 0 }).contains("bootindex"));
     }
 
     #[test]

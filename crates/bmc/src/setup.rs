@@ -1,8 +1,23 @@
 //! The constants of a machine, fixed before its start: its settings, its folder, and the PCI addresses of its cards.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use crate::config::{Acceleration, MachineConfig};
+
+/// The time since the start of the program, as the emulator counts it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BmcClock(Instant);
+
+impl BmcClock {
+    pub(crate) fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub(crate) fn now(self) -> Duration {
+        self.0.elapsed()
+    }
+}
 
 /// The constant properties of a machine.
 pub(crate) struct MachineSetup {

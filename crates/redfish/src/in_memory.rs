@@ -1,6 +1,7 @@
 //! The emulator behind nv-redfish's `Bmc` trait, for tests without sockets.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use nv_redfish_core::query::ExpandQuery;
 use nv_redfish_core::{
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::emulator::{
-    EmulatedPower, Emulator, EmulatorRequest, NextBoot, Personality, PowerEffect,
+    EmulatedPower, Emulator, EmulatorRequest, NextBoot, Personality, Platform, PowerEffect,
 };
 
 /// A BMC with one system, `1`, whose machine starts at once and never ends by itself.
@@ -51,7 +52,8 @@ impl BmcError for InMemoryError {
 impl InMemoryBmc {
     pub(crate) fn new(personality: Personality) -> Self {
         let mut emulator = Emulator::new("admin", "secret");
-        emulator.add_system("1", &["52:54:00:00:00:01".to_owned()], personality);
+        emulator.add_system("1", &["52:54:00:00:00:01".to_owned()], Platform::Generic);
+        emulator.set_faults(personality.rules());
         Self { emulator: Mutex::new(emulator), booted: Mutex::default(), shown: None }
     }
 
@@ -67,7 +69,10 @@ impl InMemoryBmc {
     pub(crate) fn booted_from(&self) -> Option<String> {
         match self.booted.lock().unwrap().clone() {
             Some(NextBoot::Url(url)) => Some(url),
-            Some(NextBoot::Http | NextBoot::Usual) | None => None,
+            Some(
+                NextBoot::Http { .. } | NextBoot::Pxe { .. } | NextBoot::Cd(_) | NextBoot::Usual,
+            )
+            | None => None,
         }
     }
 
@@ -88,19 +93,21 @@ impl InMemoryBmc {
             if_match,
             body,
             fresh: "fresh",
+            now: Duration::ZERO,
         };
         let (response, effect) = emulator.answer(&request);
         if let Some(effect) = effect {
             match effect {
                 PowerEffect::Start { system } => {
-                    *self.booted.lock().unwrap() = emulator.starts(&system);
+                    *self.booted.lock().unwrap() = emulator.starts(&system, request.now);
                 }
                 PowerEffect::Stop { system } | PowerEffect::ShutDown { system } => {
-                    emulator.stopped(&system)
+                    emulator.stopped(&system, request.now)
                 }
+                PowerEffect::Interrupt { .. } => {}
                 PowerEffect::Restart { system } => {
-                    emulator.stopped(&system);
-                    *self.booted.lock().unwrap() = emulator.starts(&system);
+                    emulator.stopped(&system, request.now);
+                    *self.booted.lock().unwrap() = emulator.starts(&system, request.now);
                 }
             }
         }

@@ -144,11 +144,10 @@ impl LabMachine {
         let path = self.disk(dir);
         let FirmwareConfig { code, variables, pxe, ip, logo_secs } = &self.firmware;
         let ip: Vec<_> = ip.iter().map(ToString::to_string).collect();
-        let (architecture, refuses_override) = (self.architecture, self.refuses_override);
+        let architecture = self.architecture;
         let _ = write!(
             text,
             "\n[[machine]]\nid = {name:?}\narchitecture = \"{architecture}\"\n\
-             personality = {{ refuses_override = {refuses_override} }}\n\
              firmware = {{ code = {code:?}, variables = {variables:?}, pxe = {pxe}, ip = {ip:?}, logo_secs = {logo_secs} }}\n\
              disks = [{{ path = {path:?}, model = {disk:?} }}]\n\
              nics = [\n    {{ mac = {mac:?}, model = {nic:?}, tap = {tap:?} }},\n",
@@ -161,6 +160,13 @@ impl LabMachine {
             }
         }
         text.push_str("]\n");
+        if self.refuses_override {
+            let _ = write!(
+                text,
+                "\n[[fault]]\npath = \"/redfish/v1/Systems/{name}\"\nmethod = \"PATCH\"\n\
+                 fault = {{ answer = {{ status = 400 }} }}\n",
+            );
+        }
     }
 }
 
@@ -193,7 +199,7 @@ mod tests {
         let text = bmc_configuration(&machines, listen, Path::new("/lab"));
 
         let config: bmc::BmcConfig = toml::from_str(&text).unwrap();
-        assert!(config.machines[0].personality.refuses_override);
+        assert_eq!(config.faults[0].path, format!("/redfish/v1/Systems/{}", machines[0].name));
         assert_eq!(config.machines[0].firmware.ip, [Ip::Ipv6, Ip::Ipv4]);
         assert_eq!(config.machines[1].nics[1].tap, None);
         assert_eq!(config.machines[1].nics[0].mac.to_string(), machines[1].mac());

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Json, Response};
-use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, PowerEffect};
+use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, Platform, PowerEffect};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -29,7 +30,8 @@ impl Bmc {
     /// A BMC with a system `1`, for the user `admin` with the password `secret`; it ends with the test.
     pub(crate) fn start(personality: Personality) -> Self {
         let mut emulator = Emulator::new("admin", "secret");
-        emulator.add_system("1", &["52:54:00:aa:bb:01".to_owned()], personality);
+        emulator.add_system("1", &["52:54:00:aa:bb:01".to_owned()], Platform::Generic);
+        emulator.set_faults(personality.rules());
         let (sender, starts) = unbounded_channel();
         let shared = Shared { emulator: Arc::new(Mutex::new(emulator)), starts: sender };
         let runtime = Runtime::new().unwrap();
@@ -58,19 +60,20 @@ async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Respons
         if_match: header("if-match"),
         body: &body,
         fresh: "fresh",
+        now: Duration::ZERO,
     };
     let mut emulator = shared.emulator.lock().unwrap();
     let (response, effect) = emulator.answer(&request);
     match effect {
         Some(PowerEffect::Start { system }) => start(&mut emulator, &system, &shared.starts),
         Some(PowerEffect::Restart { system }) => {
-            emulator.stopped(&system);
+            emulator.stopped(&system, Duration::ZERO);
             start(&mut emulator, &system, &shared.starts);
         }
         Some(PowerEffect::Stop { system } | PowerEffect::ShutDown { system }) => {
-            emulator.stopped(&system)
+            emulator.stopped(&system, Duration::ZERO)
         }
-        None => {}
+        Some(PowerEffect::Interrupt { .. }) | None => {}
     }
     match response.body {
         Some(body) => (response.status, Json(body)).into_response(),
@@ -79,7 +82,7 @@ async fn answer(State(shared): State<Shared>, request: Request<Body>) -> Respons
 }
 
 fn start(emulator: &mut Emulator, system: &str, starts: &UnboundedSender<NextBoot>) {
-    if let Some(boot) = emulator.starts(system) {
+    if let Some(boot) = emulator.starts(system, Duration::ZERO) {
         starts.send(boot).expect("the test listens");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -48,25 +49,26 @@ async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: Request) -> R
         if_match: if_match.as_deref(),
         body: &body,
         fresh: "fresh",
+        now: Duration::ZERO,
     };
     let mut emulator = machine.emulator();
     let (response, effect) = emulator.answer(&request);
     match effect {
         Some(PowerEffect::Start { system }) => {
-            let next = emulator.starts(&system);
+            let next = emulator.starts(&system, Duration::ZERO);
             machine.power_on(next);
         }
         Some(PowerEffect::Restart { system }) => {
-            emulator.stopped(&system);
+            emulator.stopped(&system, Duration::ZERO);
             machine.power_off();
-            let next = emulator.starts(&system);
+            let next = emulator.starts(&system, Duration::ZERO);
             machine.power_on(next);
         }
         Some(PowerEffect::Stop { system } | PowerEffect::ShutDown { system }) => {
-            emulator.stopped(&system);
+            emulator.stopped(&system, Duration::ZERO);
             machine.power_off();
         }
-        None => {}
+        Some(PowerEffect::Interrupt { .. }) | None => {}
     }
     drop(emulator);
     let mut http = match response.body {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use agent::identity::Certificate;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use redfish::emulator::{Emulator, NextBoot, Personality};
+use redfish::emulator::{Emulator, NextBoot, Platform};
 use reqwest::Client;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -104,7 +104,7 @@ impl ScriptedMachine {
             .unwrap();
         let mac = format!("52:54:00:50:a1:{number:02x}");
         let mut emulator = Emulator::new(bmc::USERNAME, bmc::PASSWORD);
-        emulator.add_system(bmc::SYSTEM, std::slice::from_ref(&mac), Personality::default());
+        emulator.add_system(bmc::SYSTEM, std::slice::from_ref(&mac), Platform::Generic);
         Self {
             number,
             mac,
@@ -211,13 +211,13 @@ impl ScriptedMachine {
             sleep(self.millis(50..600)).await;
             let url = match next {
                 Some(NextBoot::Url(url)) => url,
-                Some(NextBoot::Http) => {
+                Some(NextBoot::Http { .. }) => {
                     let url = self.link.ask_until_answered(self.number, &self.report).await;
                     self.note(boot, |boot| boot.url = Some(url.clone()));
                     url
                 }
                 // Its disk is empty.
-                Some(NextBoot::Usual) | None => return,
+                Some(NextBoot::Usual | NextBoot::Pxe { .. } | NextBoot::Cd(_)) | None => return,
             };
             let image = self.fetch_until_whole(&url).await;
             if !image.windows(INSTANCE.len()).any(|window| window == INSTANCE) {
@@ -244,7 +244,7 @@ impl ScriptedMachine {
             return None;
         }
         self.report.count("machines that restarted by themselves");
-        let next = emulator.starts(bmc::SYSTEM);
+        let next = emulator.starts(bmc::SYSTEM, Duration::ZERO);
         Some((inside.begin(next.as_ref(), true), next))
     }
 
@@ -279,7 +279,10 @@ impl Inside {
     fn begin(&mut self, next: Option<&NextBoot>, is_own: bool) -> usize {
         let url = match next {
             Some(NextBoot::Url(url)) => Some(url.clone()),
-            Some(NextBoot::Http | NextBoot::Usual) | None => None,
+            Some(
+                NextBoot::Http { .. } | NextBoot::Pxe { .. } | NextBoot::Cd(_) | NextBoot::Usual,
+            )
+            | None => None,
         };
         let began = Some(Instant::now());
         self.boots.push(MachineBoot { url, is_own, began, ..MachineBoot::default() });

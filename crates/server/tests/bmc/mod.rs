@@ -1,6 +1,7 @@
 //! The emulator behind HTTP, with a list of changing requests; answers can be held.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Bytes, to_bytes};
@@ -9,7 +10,7 @@ use axum::response::{IntoResponse as _, Json, Response};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
-use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, PowerEffect};
+use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, Platform, PowerEffect};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
@@ -56,7 +57,8 @@ impl Held {
 impl Bmc {
     pub(crate) async fn start(personality: Personality) -> Self {
         let mut emulator = Emulator::new(USERNAME, PASSWORD);
-        emulator.add_system(SYSTEM, &[], personality);
+        emulator.add_system(SYSTEM, &[], Platform::Generic);
+        emulator.set_faults(personality.rules());
         let inside = Inside { emulator, changes: Vec::new(), booted_from: None, hold: None };
         let shared = Arc::new(Shared {
             state: Mutex::new(inside),
@@ -75,7 +77,7 @@ impl Bmc {
     }
 
     pub(crate) fn switch_on(&self) {
-        self.shared.state.lock().unwrap().emulator.starts(SYSTEM);
+        self.shared.state.lock().unwrap().emulator.starts(SYSTEM, Duration::ZERO);
     }
 
     /// All changing requests so far.
@@ -121,18 +123,19 @@ impl Inside {
             if_match: text(http::header::IF_MATCH),
             body,
             fresh: "fresh",
+            now: Duration::ZERO,
         };
         let (response, effect) = self.emulator.answer(&request);
         match effect {
             Some(PowerEffect::Start { .. }) => {
-                if let Some(NextBoot::Url(url)) = self.emulator.starts(SYSTEM) {
+                if let Some(NextBoot::Url(url)) = self.emulator.starts(SYSTEM, Duration::ZERO) {
                     self.booted_from = Some(url);
                 }
             }
             Some(PowerEffect::Stop { .. } | PowerEffect::ShutDown { .. }) => {
-                self.emulator.stopped(SYSTEM)
+                self.emulator.stopped(SYSTEM, Duration::ZERO)
             }
-            Some(PowerEffect::Restart { .. }) | None => {}
+            Some(PowerEffect::Restart { .. } | PowerEffect::Interrupt { .. }) | None => {}
         }
         let request = describe(head, body);
         let held = self.hold.take_if(|hold| request.starts_with(hold.as_str())).is_some();
