@@ -8,6 +8,7 @@ mod figures;
 #[cfg(test)]
 mod fixture;
 mod layers;
+mod linked;
 mod names;
 mod snapshots;
 mod sources;
@@ -25,6 +26,7 @@ fn main() -> Result<()> {
         ["check"] => {
             layers::check(root)?;
             dependencies::check(root)?;
+            linked::check(root)?;
             figures::check(root)?;
             names::check(root)?;
             snapshots::check(root)
@@ -32,11 +34,12 @@ fn main() -> Result<()> {
         ["snapshots"] => snapshots::check(root),
         ["layers"] => layers::check(root),
         ["dependencies"] => dependencies::check(root),
+        ["linked"] => linked::check(root),
         ["figures"] => figures::check(root),
         ["names"] => names::check(root),
         ["names", "--write"] => names::write(root),
         _ => bail!(
-            "there are check (all of these), layers, dependencies, figures, names, names --write and snapshots"
+            "there are check (all of these), layers, dependencies, linked, figures, names, names --write and snapshots"
         ),
     }
 }

@@ -1,11 +1,16 @@
 //! The crates of a workspace, as `cargo metadata` lists them.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// The platform of the product.
+const PLATFORM: &str = "x86_64-unknown-linux-gnu";
 
 /// A crate of the workspace.
 #[derive(Clone, Debug, Deserialize)]
@@ -64,19 +69,82 @@ pub(crate) fn crates(root: &Path) -> Result<Vec<Crate>> {
         packages: Vec<Crate>,
     }
 
+    let mut crates = metadata::<Metadata>(root, &["--no-deps"])?.packages;
+    crates.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(crates)
+}
+
+/// The names of all packages that are linked into the product of a crate, on the platform that we build for.
+///
+/// # Errors
+/// There is no such crate.
+pub(crate) fn linked_packages(root: &Path, program: &str) -> Result<BTreeSet<String>> {
+    #[derive(Deserialize)]
+    struct LinkMetadata {
+        packages: Vec<LinkPackage>,
+        resolve: LinkResolve,
+    }
+
+    #[derive(Deserialize)]
+    struct LinkPackage {
+        id: String,
+        name: String,
+    }
+
+    #[derive(Deserialize)]
+    struct LinkResolve {
+        nodes: Vec<LinkNode>,
+    }
+
+    #[derive(Deserialize)]
+    struct LinkNode {
+        id: String,
+        deps: Vec<LinkDependency>,
+    }
+
+    #[derive(Deserialize)]
+    struct LinkDependency {
+        pkg: String,
+        dep_kinds: Vec<DependencyUse>,
+    }
+
+    #[derive(Deserialize)]
+    struct DependencyUse {
+        #[serde(default, deserialize_with = "null_is_normal")]
+        kind: DependencyKind,
+    }
+
+    let metadata: LinkMetadata = metadata(root, &["--filter-platform", PLATFORM])?;
+    let start = metadata.packages.iter().find(|package| package.name == program);
+    let start = start.with_context(|| format!("the workspace has no crate {program}"))?;
+    let mut linked = BTreeSet::new();
+    let mut open = vec![start.id.as_str()];
+    while let Some(id) = open.pop() {
+        if linked.insert(id) {
+            let node = metadata.resolve.nodes.iter().find(|node| node.id == id);
+            let is_linked = |dependency: &&LinkDependency| {
+                dependency.dep_kinds.iter().any(|of| of.kind == DependencyKind::Normal)
+            };
+            let dependencies = node.into_iter().flat_map(|node| &node.deps).filter(is_linked);
+            open.extend(dependencies.map(|dependency| dependency.pkg.as_str()));
+        }
+    }
+    let linked = metadata.packages.iter().filter(|package| linked.contains(package.id.as_str()));
+    Ok(linked.map(|package| package.name.clone()).collect())
+}
+
+fn metadata<T: DeserializeOwned>(root: &Path, arguments: &[&str]) -> Result<T> {
     let cargo = env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output = Command::new(cargo)
-        .args(["metadata", "--format-version=1", "--no-deps", "--offline", "--manifest-path"])
+        .args(["metadata", "--format-version=1", "--offline", "--manifest-path"])
         .arg(root.join("Cargo.toml"))
+        .args(arguments)
         .output()
         .context("running cargo metadata")?;
     if !output.status.success() {
         bail!("cargo metadata failed: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let metadata: Metadata = serde_json::from_slice(&output.stdout).context("reading its JSON")?;
-    let mut crates = metadata.packages;
-    crates.sort_by(|one, other| one.name.cmp(&other.name));
-    Ok(crates)
+    serde_json::from_slice(&output.stdout).context("reading the JSON of cargo metadata")
 }
 
 impl Crate {

@@ -8,6 +8,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RedfishPurpose {
+    /// Read the service root.
+    ReadServiceRoot,
+    /// Open a session.
+    OpenSession,
+    /// Close the session.
+    CloseSession,
     /// List the systems behind the BMC.
     ListSystems,
     /// Read the system: power, boot override, actions.
@@ -28,6 +34,9 @@ pub enum RedfishPurpose {
 impl fmt::Display for RedfishPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::ReadServiceRoot => "look at the service root",
+            Self::OpenSession => "login",
+            Self::CloseSession => "logout",
             Self::ListSystems => "list of systems",
             Self::LookAtSystem => "look at the system",
             Self::BootOverride => "boot override",

@@ -22,14 +22,21 @@ const UNBUILT: [(&str, &str); 7] = [
 ];
 
 /// The properties of `driver_info`, and their descriptions.
-const PROPERTIES: [(&str, &str); 16] = [
+const PROPERTIES: [(&str, &str); 17] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
     ("redfish_username", "User account with admin or server-profile access privilege."),
     ("redfish_password", "User account password."),
     ("redfish_verify_ca", "true, false, or the path of a file of certificates (PEM)."),
     ("redfish_fingerprint", "SHA-256 of the BMC's certificate, which alone is trusted then."),
-    ("redfish_auth_type", "basic, session or auto; basic authentication is used with each."),
+    (
+        "redfish_auth_type",
+        "auto (the default), session or basic; auto is a session where the BMC offers one, else basic.",
+    ),
+    (
+        "redfish_tls",
+        "modern (the default), or legacy for an old BMC: TLS 1.0 and 1.1, RSA key exchange, SHA-1.",
+    ),
     ("deploy_kernel", "URL of the deployment kernel; by default our own."),
     ("deploy_ramdisk", "URL of the ramdisk to boot for cleaning; by default our own."),
     (

@@ -102,6 +102,7 @@ fn bmc(node: &Node) -> Result<(), String> {
     }
     without_password(node, "redfish_address", "set redfish_username and redfish_password")?;
     one_of(node, "redfish_auth_type", &["basic", "session", "auto"])?;
+    one_of(node, "redfish_tls", &["modern", "legacy"])?;
     match node.driver_info.get("redfish_system_id") {
         None => Ok(()),
         Some(Value::String(path)) if path.starts_with('/') => Ok(()),

@@ -47,13 +47,17 @@ impl TrustedCertificate {
     /// # Errors
     /// No protocol version is usable.
     pub fn client(self) -> Result<ClientConfig, rustls::Error> {
-        let provider = provider();
-        let verifier = TrustedVerifier { trusted: self, provider: Arc::clone(&provider) };
-        Ok(ClientConfig::builder_with_provider(provider)
+        Ok(ClientConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_custom_certificate_verifier(self.verifier())
             .with_no_client_auth())
+    }
+
+    /// The verifier that trusts only these certificates.
+    #[must_use]
+    pub fn verifier(self) -> Arc<dyn ServerCertVerifier> {
+        Arc::new(TrustedVerifier { trusted: self, provider: provider() })
     }
 }
 
@@ -62,7 +66,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// SHA-256 of a certificate (DER).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CertificateFingerprint([u8; 32]);
 
 /// The text is not a [`CertificateFingerprint`].

@@ -1,0 +1,261 @@
+//! One HTTP exchange with a BMC, with its limits.
+
+use std::error::Error;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
+use tokio::time::timeout;
+use transport::answers::{ANSWER_LIMIT, ERROR_LIMIT};
+use url::Url;
+
+use crate::connect_failure::{ConnectFailure, innermost};
+use crate::connector::BmcConnector;
+
+/// Time limit of an exchange, from the connection to the last byte. Some BMCs take most of a minute during their
+/// machine's self-test.
+const EXCHANGE: Duration = Duration::from_secs(60);
+/// Idle time of a connection until it is closed: BMCs have few sockets.
+const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// Requests to one BMC at once, and so its connections: BMCs have few processes for requests.
+pub(crate) const REQUESTS_AT_ONCE: usize = 4;
+/// Size limit of the head of an answer, in bytes.
+const HEAD_LIMIT: usize = 64 << 10;
+
+const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
+
+/// The HTTP client for one policy of TLS.
+pub(crate) struct BmcHttp(Client<BmcConnector, Full<Bytes>>);
+
+/// The credentials of a request; its `Debug` shows none, since its values are marked as sensitive.
+#[derive(Clone, Debug)]
+pub(crate) enum RequestCredentials {
+    None,
+    /// The value of `Authorization`.
+    Basic(HeaderValue),
+    /// The value of `X-Auth-Token`.
+    Token(HeaderValue),
+}
+
+/// An answer, and the token of the session that it opened.
+pub(crate) struct TokenAnswer {
+    pub(crate) answer: RedfishAnswer,
+    pub(crate) token: Option<HeaderValue>,
+}
+
+impl BmcHttp {
+    pub(crate) fn new(connector: BmcConnector) -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE_CONNECTION)
+            .pool_max_idle_per_host(REQUESTS_AT_ONCE)
+            .http1_max_buf_size(HEAD_LIMIT)
+            .http1_ignore_invalid_headers_in_responses(true)
+            .http1_title_case_headers(true);
+        Self(builder.build(connector))
+    }
+
+    /// Sends a request and receives the whole answer. A redirect is an answer.
+    pub(crate) async fn exchange(
+        &self,
+        address: &Url,
+        request: &RedfishRequest,
+        credentials: &RequestCredentials,
+    ) -> Result<TokenAnswer, ChannelFailure> {
+        let http = http_request(address, request, credentials)?;
+        let exchange = async {
+            let answer = self.0.request(http).await.map_err(|error| failure(&error))?;
+            received(answer).await
+        };
+        let slow = || format!("no complete answer within {} s", EXCHANGE.as_secs());
+        // A connection has a shorter limit: when this one is over, the request was sent.
+        timeout(EXCHANGE, exchange).await.unwrap_or_else(|_| Err(ChannelFailure::BrokeOff(slow())))
+    }
+}
+
+fn http_request(
+    address: &Url,
+    request: &RedfishRequest,
+    credentials: &RequestCredentials,
+) -> Result<Request<Full<Bytes>>, ChannelFailure> {
+    let unusable = |error: &dyn Error| ChannelFailure::Unusable(error.to_string());
+    let method = Method::from_bytes(request.method.as_str().as_bytes());
+    let builder = Request::builder()
+        .method(method.map_err(|error| unusable(&error))?)
+        .uri(uri(address, &request.path)?)
+        .header(header::USER_AGENT, concat!("ferroboot/", env!("CARGO_PKG_VERSION")))
+        .header(header::ACCEPT, "application/json")
+        .header("OData-Version", "4.0");
+    let builder = match credentials {
+        RequestCredentials::None => builder,
+        RequestCredentials::Basic(value) => builder.header(header::AUTHORIZATION, value),
+        RequestCredentials::Token(value) => builder.header(TOKEN, value),
+    };
+    let builder = match &request.if_match {
+        Some(etag) => builder.header(header::IF_MATCH, etag),
+        None => builder,
+    };
+    let http = match &request.body {
+        Some(body) => builder
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Full::from(body.to_string())),
+        None => builder.body(Full::default()),
+    };
+    http.map_err(|error| unusable(&error))
+}
+
+/// The path may come from the BMC: it changes neither scheme nor host.
+fn uri(address: &Url, path: &str) -> Result<Uri, ChannelFailure> {
+    let mut url = address.clone();
+    let (path, query) = path.split_once('?').map_or((path, None), |(path, q)| (path, Some(q)));
+    url.set_path(path);
+    url.set_query(query);
+    url.as_str().parse().map_err(|error| ChannelFailure::Unusable(format!("{path:?}: {error}")))
+}
+
+async fn received(answer: Response<Incoming>) -> Result<TokenAnswer, ChannelFailure> {
+    let (head, body) = answer.into_parts();
+    let body = match head.status {
+        StatusCode::NO_CONTENT => Vec::new(),
+        status if status.is_success() => match limited_body(body, ANSWER_LIMIT).await {
+            // The request was accepted; its result is read by a later request.
+            Err(ChannelFailure::BrokeOff(_)) if status == StatusCode::ACCEPTED => Vec::new(),
+            body => body?,
+        },
+        _ => error_body(body).await,
+    };
+    let mut token = head.headers.get(&TOKEN).cloned();
+    if let Some(token) = &mut token {
+        token.set_sensitive(true);
+    }
+    let text = |name| text(&head.headers, name);
+    let answer = RedfishAnswer {
+        status: head.status,
+        etag: text(header::ETAG),
+        location: text(header::LOCATION),
+        retry_after: text(header::RETRY_AFTER)
+            .and_then(|value| retry_after(&value, SystemTime::now())),
+        body,
+    };
+    Ok(TokenAnswer { answer, token })
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
+    headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+}
+
+/// Seconds, or a date (RFC 9110 §10.2.3).
+fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let until = httpdate::parse_http_date(value).ok()?;
+    Some(until.duration_since(now).unwrap_or_default())
+}
+
+async fn limited_body(mut body: Incoming, limit: usize) -> Result<Vec<u8>, ChannelFailure> {
+    let too_long = || ChannelFailure::Unusable(format!("the answer has more than {limit} bytes"));
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_long());
+    }
+    let mut bytes = Vec::new();
+    while let Some(frame) = body.frame().await {
+        let broke_off = |error: hyper::Error| {
+            ChannelFailure::BrokeOff(format!("the answer broke off: {}", innermost(&error)))
+        };
+        let Ok(data) = frame.map_err(broke_off)?.into_data() else { continue };
+        if bytes.len() + data.len() > limit {
+            return Err(too_long());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes)
+}
+
+/// The body of an error, cut to [`ERROR_LIMIT`]. The status counts even if the body breaks off.
+async fn error_body(mut body: Incoming) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while bytes.len() < ERROR_LIMIT
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        let Ok(data) = frame.into_data() else { continue };
+        bytes.extend_from_slice(&data[..data.len().min(ERROR_LIMIT - bytes.len())]);
+    }
+    bytes
+}
+
+fn failure(error: &legacy::Error) -> ChannelFailure {
+    let cause = innermost(error);
+    if let Some(failure) = found::<ConnectFailure>(error) {
+        return match failure.clone() {
+            ConnectFailure::Unreachable(words) => ChannelFailure::NotConnected(words),
+            ConnectFailure::Unusable(words) => ChannelFailure::Unusable(words),
+        };
+    }
+    match found::<hyper::Error>(error) {
+        // hyper returns a request that it had not begun to send.
+        Some(hyper) if hyper.is_canceled() => ChannelFailure::NotConnected(
+            "the BMC closed the connection before it had the request".to_owned(),
+        ),
+        Some(hyper) if hyper.is_parse_too_large() => ChannelFailure::Unusable(format!(
+            "the head of the answer has more than {HEAD_LIMIT} bytes, or too many lines"
+        )),
+        Some(hyper) if hyper.is_parse() => {
+            ChannelFailure::BrokeOff(format!("the answer is no HTTP: {cause}"))
+        }
+        Some(_) => ChannelFailure::BrokeOff(cause.to_string()),
+        None if error.is_connect() => ChannelFailure::NotConnected(cause.to_string()),
+        None => ChannelFailure::BrokeOff(cause.to_string()),
+    }
+}
+
+fn found<'e, E: Error + 'static>(error: &'e (dyn Error + 'static)) -> Option<&'e E> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_the_bmc_leads_to_no_other_host() {
+        let address = Url::parse("https://192.0.2.1:8443/").unwrap();
+        for (path, expected) in [
+            ("/redfish/v1/Systems/1", "https://192.0.2.1:8443/redfish/v1/Systems/1"),
+            ("//evil.example/x", "https://192.0.2.1:8443//evil.example/x"),
+            ("/a b/é#?$select=Id&x=%20", "https://192.0.2.1:8443/a%20b/%C3%A9%23?$select=Id&x=%20"),
+            ("@evil.example/", "https://192.0.2.1:8443/@evil.example/"),
+        ] {
+            assert_eq!(uri(&address, path).unwrap().to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let now = httpdate::parse_http_date("Sun, 29 Nov 2026 12:00:00 GMT").unwrap();
+        for (value, seconds) in [
+            (" 5 ", Some(5)),
+            ("Sun, 29 Nov 2026 12:01:30 GMT", Some(90)),
+            ("Sat, 28 Nov 2026 12:00:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a BMC's answer to a login means.
+
+use http::StatusCode;
+use redfish::channel::RedfishAnswer;
+use serde_json::Value;
+use url::Url;
+
+/// The path of the sessions where the service root names no other (DSP0266 §13.3.4).
+pub(crate) const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
+
+/// What the answer to `POST …/Sessions` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SessionAnswer {
+    /// The session is open.
+    Opened,
+    /// User or password are wrong, or the user must not log in.
+    Refused,
+    /// All sessions of the BMC are in use.
+    TableFull,
+    /// The BMC cannot say now.
+    Busy,
+    /// There are no sessions, or they do not work.
+    NotOffered,
+}
+
+/// What the answer means; `has_token` says whether it has a token.
+pub(crate) fn meaning(answer: &RedfishAnswer, has_token: bool) -> SessionAnswer {
+    match answer.status {
+        status if status.is_success() && has_token => SessionAnswer::Opened,
+        StatusCode::NOT_IMPLEMENTED => SessionAnswer::NotOffered,
+        StatusCode::UNAUTHORIZED => SessionAnswer::Refused,
+        status if !status.is_success() && says_table_full(&answer.body) => SessionAnswer::TableFull,
+        StatusCode::FORBIDDEN => SessionAnswer::Refused,
+        status if status.is_server_error() => SessionAnswer::Busy,
+        _ => SessionAnswer::NotOffered,
+    }
+}
+
+/// `SessionLimitExceeded` of the Base registry, or a vendor's words for it.
+fn says_table_full(body: &[u8]) -> bool {
+    let words = String::from_utf8_lossy(body).to_ascii_lowercase();
+    words.contains("session")
+        && ["limit", "maximum", "exceed", "too many", "is full"]
+            .iter()
+            .any(|word| words.contains(word))
+}
+
+/// The path of the sessions in a service root.
+pub(crate) fn sessions_in_root(body: &[u8]) -> Option<String> {
+    let root: Value = serde_json::from_slice(body).ok()?;
+    path_of(root["Links"]["Sessions"]["@odata.id"].as_str()?)
+}
+
+/// The path of an opened session: of `Location`, or of the body.
+pub(crate) fn opened_session(answer: &RedfishAnswer) -> Option<String> {
+    let from_body = || {
+        let session: Value = serde_json::from_slice(&answer.body).ok()?;
+        session["@odata.id"].as_str().and_then(path_of)
+    };
+    answer.location.as_deref().and_then(path_of).or_else(from_body)
+}
+
+/// The path of a link, which may be a whole URL.
+fn path_of(link: &str) -> Option<String> {
+    if link.starts_with('/') {
+        return Some(link.to_owned());
+    }
+    Url::parse(link).ok().map(|url| url.path().to_owned())
+}
+
+/// The target of a redirect from `path` to itself with a slash, as iLO 4 and others make it.
+pub(crate) fn with_slash(path: &str, answer: &RedfishAnswer) -> Option<String> {
+    let target = answer.location.as_deref().and_then(path_of)?;
+    let is_same = answer.status.is_redirection() && target.strip_suffix('/') == Some(path);
+    is_same.then_some(target)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> RedfishAnswer {
+        RedfishAnswer {
+            status: StatusCode::from_u16(status).unwrap(),
+            body: body.into(),
+            ..RedfishAnswer::default()
+        }
+    }
+
+    #[test]
+    fn a_full_table_of_sessions_is_known_by_its_words_whatever_the_status_is() {
+        let by_id = r#"{"error": {"@Message.ExtendedInfo": [{"MessageId": "Base.1.8.SessionLimitExceeded"}]}}"#;
+        let in_words =
+            r#"{"error": {"message": "The maximum number of user sessions is reached."}}"#;
+        for (status, body, expected) in [
+            (201, "", SessionAnswer::Opened),
+            (503, by_id, SessionAnswer::TableFull),
+            (400, in_words, SessionAnswer::TableFull),
+            (403, by_id, SessionAnswer::TableFull),
+            (503, "", SessionAnswer::Busy),
+            (500, "", SessionAnswer::Busy),
+            (401, "", SessionAnswer::Refused),
+            (403, "The user has no right to log in.", SessionAnswer::Refused),
+            (404, "", SessionAnswer::NotOffered),
+            (405, "", SessionAnswer::NotOffered),
+            (501, "", SessionAnswer::NotOffered),
+            (400, "", SessionAnswer::NotOffered),
+            (308, "", SessionAnswer::NotOffered),
+        ] {
+            let has_token = status == 201;
+            assert_eq!(meaning(&answer(status, body), has_token), expected, "{status} {body}");
+        }
+        assert_eq!(meaning(&answer(201, ""), false), SessionAnswer::NotOffered);
+    }
+
+    #[test]
+    fn the_path_of_a_session_comes_from_location_or_from_the_body() {
+        let path = Some("/redfish/v1/Sessions/7".to_owned());
+        let at = |location: &str| RedfishAnswer {
+            location: Some(location.to_owned()),
+            ..RedfishAnswer::default()
+        };
+
+        assert_eq!(opened_session(&at("/redfish/v1/Sessions/7")), path);
+        assert_eq!(opened_session(&at("https://bmc/redfish/v1/Sessions/7")), path);
+        assert_eq!(
+            opened_session(&answer(201, r#"{"@odata.id": "/redfish/v1/Sessions/7"}"#)),
+            path
+        );
+        assert_eq!(opened_session(&answer(201, "")), None);
+    }
+
+    #[test]
+    fn only_a_redirect_to_the_same_path_with_a_slash_is_followed() {
+        let to = |location: &str| RedfishAnswer {
+            location: Some(location.to_owned()),
+            ..answer(308, "")
+        };
+
+        assert_eq!(with_slash("/a", &to("/a/")), Some("/a/".to_owned()));
+        assert_eq!(with_slash("/a", &to("https://bmc/a/")), Some("/a/".to_owned()));
+        assert_eq!(with_slash("/a", &to("/b/")), None);
+        assert_eq!(with_slash("/a/", &to("/a/")), None);
+    }
+}
