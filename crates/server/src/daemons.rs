@@ -80,7 +80,7 @@ async fn register_after_dead(
     loop {
         let registered = store.register_daemon(daemon, pools, Clock::process().now()).await;
         let Err(RegistrationError::Overlap(overlap)) = registered else { return registered };
-        match waits_for.insert(overlap.other_host.clone(), overlap.other_seen_at) {
+        match waits_for.insert(overlap.other_id, overlap.other_seen_at) {
             None => info!(
                 "waiting for a sign of life of the daemon {}, whose DHCP pool {} overlaps the pool {} of this daemon",
                 overlap.other_host, overlap.other_range, overlap.range
@@ -159,4 +159,42 @@ pub(crate) async fn stay_known(
         log_store_failure(&failed, "this daemon could not report its end");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+    use uuid::Uuid;
+
+    use super::*;
+
+    /// One pool for each number.
+    fn numbered_pools(numbers: &[u8]) -> DaemonPools {
+        let pool = |number: &u8| PoolRange {
+            first: [10, 0, *number, 10].into(),
+            last: [10, 0, *number, 99].into(),
+        };
+        DaemonPools { ranges: numbers.iter().map(pool).collect(), ..DaemonPools::default() }
+    }
+
+    #[tokio::test]
+    async fn two_dead_daemons_with_one_name_are_waited_for_one_after_the_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config::DatabaseConfig::default();
+        let (url, key) = (config.url_in(folder.path()), config.key_file_in(folder.path()));
+        let store = Store::open(&url, &key).await.unwrap();
+        let now = Clock::process().now();
+        // They count as alive for 20 seconds after their last liveness reports.
+        for (id, millis) in [(1, 19_600), (2, 18_900)] {
+            let dead = DaemonIdentity::new(Uuid::from_u128(id), "rack1".to_owned());
+            let pools = numbered_pools(&[u8::try_from(id).unwrap()]);
+            let seen_at = now - SignedDuration::from_millis(millis);
+            store.register_daemon(&dead, &pools, seen_at).await.unwrap();
+        }
+        let daemon = DaemonIdentity::new(Uuid::from_u128(3), "rack1".to_owned());
+
+        let registered = register_after_dead(&store, &daemon, &numbered_pools(&[1, 2])).await;
+
+        registered.unwrap();
+    }
 }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use crate::error::{RegistrationError, StoreError};
 use crate::open::Store;
 use crate::pools::{DaemonPools, PoolOverlap, PoolRange};
-use crate::sql::{document, json, micros, micros_after, time};
+use crate::sql::{document, json, micros, micros_after, time, uuid};
 
 /// A daemon without a sign of life for this long is dead. Each daemon reports several times within this period.
 const ALIVE_FOR: SignedDuration = SignedDuration::from_secs(20);
@@ -173,8 +173,8 @@ async fn others(
     pools: &DaemonPools,
     now: Timestamp,
 ) -> Result<Vec<PoolRange>, RegistrationError> {
-    let select = "SELECT host, seen_at, ended, leases_until, pools FROM daemons WHERE id <> $1 \
-                  ORDER BY host, id";
+    let select = "SELECT id, host, seen_at, ended, leases_until, pools FROM daemons \
+                  WHERE id <> $1 ORDER BY host, id";
     let rows = sqlx::query(select).bind(daemon.id.to_string()).fetch_all(connection).await?;
     let alive_since = micros_after(now, -ALIVE_FOR);
     let mut foreign = Vec::new();
@@ -185,9 +185,14 @@ async fn others(
             && seen_at > alive_since
             && let Some((range, other_range)) = pools.overlap(&others)
         {
-            let (host, other_host) = (daemon.host.clone(), row.try_get("host")?);
-            let other_seen_at = time(row, "seen_at")?;
-            let overlap = PoolOverlap { host, range, other_host, other_range, other_seen_at };
+            let overlap = PoolOverlap {
+                host: daemon.host.clone(),
+                range,
+                other_id: uuid(row, "id")?,
+                other_host: row.try_get("host")?,
+                other_range,
+                other_seen_at: time(row, "seen_at")?,
+            };
             return Err(RegistrationError::Overlap(Box::new(overlap)));
         }
         if others.site == pools.site && row.try_get::<i64, _>("leases_until")? > micros(now) {

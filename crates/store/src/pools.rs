@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use uuid::Uuid;
 
 /// The addresses that a daemon leases by DHCP.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +72,8 @@ pub struct PoolOverlap {
     pub host: String,
     /// Its pool.
     pub range: PoolRange,
+    /// The other daemon's ID: several daemons may have one name.
+    pub other_id: Uuid,
     /// The other daemon's name.
     pub other_host: String,
     /// The other daemon's pool.
