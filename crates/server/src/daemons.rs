@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use netboot::foreign_pools::ForeignPools;
-use netboot::network_settings::AddressRange;
+use netboot::network_settings::{AddressRange, Reservation};
 use store::{
-    Clock, DaemonIdentity, DaemonPools, PoolRange, RegistrationError, Store, StoreError,
-    log_store_failure,
+    Clock, DaemonIdentity, DaemonPools, DaemonReservation, PoolRange, RegistrationError, Store,
+    StoreError, log_store_failure,
 };
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -36,12 +36,14 @@ pub(crate) fn pools(dhcp: &config::DhcpConfig) -> DaemonPools {
         let [first, last] = range.ends();
         PoolRange { first, last }
     };
-    let reserved = networks.clone().flat_map(|network| &network.reservations);
+    let reservations = networks.clone().flat_map(|network| &network.reservations);
+    let reservation =
+        |&Reservation { mac, address }: &Reservation| DaemonReservation { mac, address };
     DaemonPools {
         site: dhcp.site.clone(),
         lease_secs: dhcp.lease_secs,
         ranges: networks.flat_map(|network| network.ranges().map(range)).collect(),
-        reserved: reserved.map(|reservation| reservation.address).collect(),
+        reservations: reservations.map(reservation).collect(),
     }
 }
 
@@ -63,7 +65,12 @@ pub(crate) async fn register(
         );
     }
     let registered = register_after_dead(store, daemon, pools).await;
-    Ok(foreign(&registered.context("cannot register with the database")?))
+    let registered = registered.context("cannot register with the database")?;
+    let conflicts = store.reservation_conflicts(daemon, pools, now).await;
+    for conflict in conflicts.context("cannot compare the reservations of the daemons")? {
+        warn!("{conflict}");
+    }
+    Ok(foreign(&registered))
 }
 
 /// Registers this daemon once no daemon that died counts as alive with its pool: before a reboot of the host, this one

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use crate::error::{RegistrationError, StoreError};
 use crate::open::Store;
-use crate::pools::{DaemonPools, PoolOverlap, PoolRange};
+use crate::pools::{DaemonPools, PoolOverlap, PoolRange, ReservationConflict};
 use crate::sql::{document, json, micros, micros_after, time, uuid};
 
 /// A daemon without a sign of life for this long is dead. Each daemon reports several times within this period.
@@ -151,6 +151,33 @@ impl Store {
             ranges.extend(pools.all().filter(|_| pools.site == site));
         }
         Ok(ranges)
+    }
+
+    /// The reservations of `pools` that contradict those of other living daemons of the site.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn reservation_conflicts(
+        &self,
+        daemon: &DaemonIdentity,
+        pools: &DaemonPools,
+        now: Timestamp,
+    ) -> Result<Vec<ReservationConflict>, StoreError> {
+        let now = self.lease_time_read(now).await?;
+        let select = "SELECT host, pools FROM daemons WHERE id <> $1 AND seen_at > $2 AND ended = 0 \
+                      ORDER BY host, id";
+        let select = sqlx::query(select).bind(daemon.id.to_string());
+        let rows = self.rows(select.bind(micros_after(now, -ALIVE_FOR))).await?;
+        let mut found = Vec::new();
+        for row in &rows {
+            let (others, other_host): (DaemonPools, String) =
+                (document(row, "pools")?, row.try_get("host")?);
+            found.extend(pools.conflicts(&others).map(|(own, other_mac)| {
+                let other_host = other_host.clone();
+                ReservationConflict { own, other_mac, other_host }
+            }));
+        }
+        Ok(found)
     }
 
     /// Waits until no other daemon registers, and returns the time then. It locks the counter of changes, before any

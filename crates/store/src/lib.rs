@@ -38,6 +38,6 @@ pub use lock::{DatabaseLock, DatabaseLockError};
 pub use nodes::{NodeFilter, NodeKey, NodeSort, SortDirection, StoredNode};
 pub use numbers::{ChangeNumber, ChangePage, NodeChange, SavedNode, SavedPorts};
 pub use open::Store;
-pub use pools::{DaemonPools, PoolOverlap, PoolRange};
+pub use pools::{DaemonPools, DaemonReservation, PoolOverlap, PoolRange, ReservationConflict};
 pub use ports::{ChangedPort, PortFilter, PortKey};
 pub use work::{Claim, Claimed};

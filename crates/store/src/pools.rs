@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use hardware::Mac;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -19,7 +20,7 @@ pub struct DaemonPools {
     /// The pools, of either family.
     pub ranges: Vec<PoolRange>,
     /// Reserved addresses.
-    pub reserved: Vec<IpAddr>,
+    pub reservations: Vec<DaemonReservation>,
 }
 
 impl DaemonPools {
@@ -34,8 +35,54 @@ impl DaemonPools {
 
     /// All addresses that the daemon may lease.
     pub(crate) fn all(&self) -> impl Iterator<Item = PoolRange> {
-        let single = |address: &IpAddr| PoolRange { first: *address, last: *address };
-        self.ranges.iter().copied().chain(self.reserved.iter().map(single))
+        let single = |reservation: &DaemonReservation| PoolRange {
+            first: reservation.address,
+            last: reservation.address,
+        };
+        self.ranges.iter().copied().chain(self.reservations.iter().map(single))
+    }
+
+    /// The reservations of another daemon that reserve an address of this daemon's reservations for another machine.
+    pub(crate) fn conflicts<'a>(
+        &'a self,
+        other: &'a Self,
+    ) -> impl Iterator<Item = (DaemonReservation, Mac)> + 'a {
+        let conflict = |own: &DaemonReservation| {
+            let of_other = other.reservations.iter().find(|other| other.address == own.address);
+            of_other.filter(|other| other.mac != own.mac).map(|other| (*own, other.mac))
+        };
+        self.reservations.iter().filter(|_| self.site == other.site).filter_map(conflict)
+    }
+}
+
+/// An address that a daemon leases to one machine alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonReservation {
+    /// The machine's MAC address.
+    pub mac: Mac,
+    /// The address, of either family.
+    pub address: IpAddr,
+}
+
+/// Two living daemons reserve one address for different machines, and each leases it to its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReservationConflict {
+    /// This daemon's reservation.
+    pub own: DaemonReservation,
+    /// The machine of the other daemon's reservation.
+    pub other_mac: Mac,
+    /// The other daemon's name.
+    pub other_host: String,
+}
+
+impl fmt::Display for ReservationConflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { own: DaemonReservation { mac, address }, other_mac, other_host } = self;
+        write!(
+            f,
+            "{address} is reserved for {mac}, and by the daemon {other_host} for {other_mac}, so two machines may get \
+             it: reserve it for one of them on all daemons"
+        )
     }
 }
 

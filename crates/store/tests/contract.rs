@@ -25,9 +25,9 @@ use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
     Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError, DaemonIdentity,
-    DaemonPools, ListError, NodeChange, NodeFilter, NodeKey, NodeSort, PoolRange, PortChangeError,
-    PortError, PortFilter, PortKey, RegistrationError, Retention, SavedPorts, SortDirection, Store,
-    StoreError, WorkError,
+    DaemonPools, DaemonReservation, ListError, NodeChange, NodeFilter, NodeKey, NodeSort,
+    PoolRange, PortChangeError, PortError, PortFilter, PortKey, RegistrationError, Retention,
+    SavedPorts, SortDirection, Store, StoreError, WorkError,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -99,6 +99,7 @@ promises![
     a_daemon_that_comes_back_after_another_has_taken_its_pool_is_told,
     of_daemons_that_register_one_pool_at_once_one_has_it,
     a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ended,
+    an_address_that_living_daemons_reserve_for_different_machines_is_named,
     a_daemon_of_the_version_before_has_no_known_pools,
     a_renewed_lease_holds,
     a_lost_claim_can_do_nothing,
@@ -1108,7 +1109,7 @@ async fn a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ende
     assert_eq!(store.register_daemon(&one, &own, now()).await.unwrap(), []);
     let other = DaemonPools {
         lease_secs: 48 * 3_600,
-        reserved: vec!["10.0.9.9".parse().unwrap()],
+        reservations: vec![reservation(1, "10.0.9.9")],
         ..pools(&["10.0.0.10-10.0.0.19", "fd00::10-fd00::1f"])
     };
     let elsewhere = pools(&["10.0.3.1-10.0.3.9"]);
@@ -1134,6 +1135,33 @@ async fn a_daemon_knows_the_addresses_of_the_others_until_their_leases_have_ende
     assert_eq!(store.daemons(now() + hour * 48).await.unwrap().len(), 2, "nor shown");
     assert_eq!(foreign(hour * 49).await, [""; 0]);
     assert_eq!(store.leased_ranges("", now() + hour * 49).await.unwrap(), own.ranges);
+}
+
+async fn an_address_that_living_daemons_reserve_for_different_machines_is_named(
+    database: Database,
+) {
+    let store = database.open().await;
+    let reserving = |site: &str, reservations| DaemonPools {
+        site: site.to_owned(),
+        reservations,
+        ..DaemonPools::default()
+    };
+    let both = vec![reservation(1, "10.0.9.1"), reservation(2, "fd00::2")];
+    let later = now() + SignedDuration::from_secs(30);
+    for (host, site, at) in [("one", "", later), ("dead", "", now()), ("far", "far", later)] {
+        store.register_daemon(&daemon(host), &reserving(site, both.clone()), at).await.unwrap();
+    }
+    let conflicts = async |reservations| {
+        let pools = reserving("", reservations);
+        let found = store.reservation_conflicts(&daemon("own"), &pools, later).await.unwrap();
+        found.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+
+    assert_eq!(conflicts(both.clone()).await, [""; 0], "the same ones");
+    let other = vec![reservation(1, "10.0.9.1"), reservation(3, "fd00::2")];
+    let said = "fd00::2 is reserved for 02:00:00:00:00:03, and by the daemon one for 02:00:00:00:00:02, so two \
+                machines may get it: reserve it for one of them on all daemons";
+    assert_eq!(conflicts(other).await, [said]);
 }
 
 async fn a_daemon_of_the_version_before_has_no_known_pools(database: Database) {
@@ -2001,6 +2029,12 @@ async fn version_without_pools(database: &Database) -> AnyPool {
         sqlx::query(undo).execute(&pool).await.unwrap();
     }
     pool
+}
+
+/// A reservation for the machine of this number.
+fn reservation(number: u8, address: &str) -> DaemonReservation {
+    let (mac, address) = (Mac([2, 0, 0, 0, 0, number]), address.parse().unwrap());
+    DaemonReservation { mac, address }
 }
 
 /// A daemon's pools, with a lease time of an hour.
