@@ -54,7 +54,7 @@ static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
 });
 
 /// What a configuration becomes when Kea is told of the boots, and what their clients may not be sent all the same.
-fn told_configuration(shown: &Value, family: IpFamily) -> Option<(Value, Vec<String>)> {
+fn changed_configuration(shown: &Value, family: IpFamily) -> Option<(Value, Vec<String>)> {
     let mut boots = kea::KeaBoots::default();
     boots.set_all(&BOOTS);
     let mut configuration = shown.clone();
@@ -88,8 +88,8 @@ fuzz_target!(|bytes: &[u8]| {
     let Ok(shown) = serde_json::from_slice::<Value>(bytes) else { return };
     // The daemon takes nothing else for a configuration.
     for family in [IpFamily::V4, IpFamily::V6].into_iter().filter(|_| shown.is_object()) {
-        if let Some((configuration, warnings)) = told_configuration(&shown, family) {
-            let again = told_configuration(&configuration, family);
+        if let Some((configuration, warnings)) = changed_configuration(&shown, family) {
+            let again = changed_configuration(&configuration, family);
             assert_eq!(again.expect("it was told before"), (configuration, warnings));
         }
     }

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use anyhow::{Context, Result};
 use hardware::CpuArch;
-use netboot::boot_set::{folder_of, how_to_make_one};
+use netboot::boot_set::{boot_set_instructions, folder_of};
 use netboot::composition::{Ingredients, compose, config_drive_archive, content_type};
 use provision::artifact::{Artifact, HttpLoader};
 use provision::boot::NoBoot;
@@ -234,7 +234,7 @@ impl Folder {
                 "there is no boot set for {} in {}: {}",
                 self.cpu_arch,
                 self.path.display(),
-                how_to_make_one(self.cpu_arch, &self.path),
+                boot_set_instructions(self.cpu_arch, &self.path),
             )
         })?;
         let seen = (seen.ino(), seen.len(), seen.modified().ok());

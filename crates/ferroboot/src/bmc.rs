@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::service::{hear_other_signals, log, runtime, told_to_end};
+use crate::service::{end_signal, hear_other_signals, log, runtime};
 
 /// Serves Redfish for the machines of one file.
 #[derive(Debug, Args)]
@@ -24,7 +24,7 @@ impl BmcCommand {
         log();
         let config = bmc::BmcConfig::read(&self.config)?;
         runtime()?.block_on(async {
-            let end = told_to_end()?;
+            let end = end_signal()?;
             hear_other_signals()?;
             bmc::serve(config, end).await
         })

@@ -44,7 +44,9 @@ impl Explain {
         let dry_run = runtime.block_on(DryRun::open(&config, &self.addresses))?;
         let mut text = format!("{} {}\n", self.mac, dry_run.known(self.mac));
         if let Some(other) = dry_run.other_server() {
-            let told = runtime.block_on(dry_run.told(self.mac)).context("cannot read its trace")?;
+            let told = runtime
+                .block_on(dry_run.last_announcement(self.mac))
+                .context("cannot read its trace")?;
             let _ = writeln!(text, "\nDHCP is answered by {other}, which {told}");
         } else if dry_run.interfaces().next().is_none() {
             bail!(

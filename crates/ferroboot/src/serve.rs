@@ -8,7 +8,7 @@ use clap::Args;
 use netboot::network_settings::NetworkSettings;
 use server::config::Config;
 
-use crate::service::{log, runtime, told_to_end};
+use crate::service::{end_signal, log, runtime};
 
 /// Settings on the command line override those in the file.
 #[derive(Debug, Args)]
@@ -49,7 +49,7 @@ impl Serve {
         let config = self.settings.config()?;
         let runtime = runtime()?;
         let result = runtime.block_on(async {
-            let end = told_to_end()?;
+            let end = end_signal()?;
             server::serve(config, end).await
         });
         // A thread that waits for a file or a name must not delay the end.

@@ -42,7 +42,7 @@ pub fn runtime() -> Result<Runtime> {
 ///
 /// # Errors
 /// The handlers cannot be installed.
-pub fn told_to_end() -> Result<impl Future<Output = ()> + Send + 'static> {
+pub fn end_signal() -> Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let hangup = signal(SignalKind::hangup())?;

@@ -68,7 +68,7 @@ impl NameLookup {
 
 /// The boot answer for a machine, from the state of its node. `server` is the service's address as seen by the
 /// machine.
-pub fn what_should_it_boot<N: NodeView>(
+pub fn choose_boot<N: NodeView>(
     request: &DhcpRequest,
     server: IpAddr,
     names: NameLookup,
@@ -237,10 +237,10 @@ mod tests {
     }
 
     /// The URL in the client's answer, or the reason for leaving it out.
-    fn told(url: &str, options: &[(u8, &[u8])], names: NameLookup) -> Result<String, String> {
+    fn answered(url: &str, options: &[(u8, &[u8])], names: NameLookup) -> Result<String, String> {
         let (nodes, urls) = (TestView::of(booting_node(), [MAC]), urls(url));
         let context = BootContext { nodes: &nodes, urls: &urls, boot_sets: &[], tftp: false };
-        let answer = what_should_it_boot(&request(&context, options), US, names, &context);
+        let answer = choose_boot(&request(&context, options), US, names, &context);
         match (answer.instruction, answer.because) {
             (Answer::Boot(url), None) => Ok(url),
             (Answer::Nothing, Some(because)) => Err(because.to_string()),
@@ -267,9 +267,9 @@ mod tests {
             request(&context, &[HTTP_CLIENT, strange]).architecture,
             Some(ClientArchitecture(0x0F))
         );
-        let url = told(NEAR, &[HTTP_CLIENT, several], NameLookup::Impossible).unwrap();
+        let url = answered(NEAR, &[HTTP_CLIENT, several], NameLookup::Impossible).unwrap();
         assert!(url.ends_with("/bootx64.efi"), "{url}");
-        let refused = told(NEAR, &[HTTP_CLIENT, strange], NameLookup::Impossible).unwrap_err();
+        let refused = answered(NEAR, &[HTTP_CLIENT, strange], NameLookup::Impossible).unwrap_err();
         assert!(refused.contains("x86 UEFI HTTP (0x000f)"), "{refused}");
     }
 
@@ -279,12 +279,12 @@ mod tests {
         let firmware = [HTTP_CLIENT, X64];
         let named = "http://boot.example";
 
-        let refused = told(named, &firmware, NameLookup::Impossible).unwrap_err();
+        let refused = answered(named, &firmware, NameLookup::Impossible).unwrap_err();
 
         assert!(refused.contains("the name boot.example in it"), "{refused}");
         assert!(refused.contains("dns of the [[dhcp.network]]"), "{refused}");
-        assert!(told(named, &firmware, NameLookup::Possible).is_ok());
-        assert!(told(NEAR, &firmware, NameLookup::Impossible).is_ok());
+        assert!(answered(named, &firmware, NameLookup::Possible).is_ok());
+        assert!(answered(NEAR, &firmware, NameLookup::Impossible).is_ok());
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
         let long = format!("http://192.0.2.1/{}", "x".repeat(250));
 
         for client in [[HTTP_CLIENT, X64], [IPXE, X64]] {
-            let refused = told(&long, &client, NameLookup::Possible).unwrap_err();
+            let refused = answered(&long, &client, NameLookup::Possible).unwrap_err();
             assert!(refused.contains("254 at most over IPv4"), "{refused}");
         }
     }
@@ -303,7 +303,7 @@ mod tests {
         let refused = |url, architecture: u8, features: &[u8]| {
             let code = [0, architecture];
             let options = [IPXE, (code::ARCHITECTURE, &code[..]), (code::IPXE, features)];
-            told(url, &options, NameLookup::Possible).err()
+            answered(url, &options, NameLookup::Possible).err()
         };
         let [http, https, kernels] = [[19, 1, 1], [20, 1, 1], [24, 1, 1]];
         let secure = "https://192.0.2.1";

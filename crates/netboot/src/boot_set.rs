@@ -108,7 +108,7 @@ pub fn folder_of(boot_sets: &Path, cpu_arch: CpuArch) -> PathBuf {
 
 /// The instruction to make the boot set for an architecture in `path`, in words.
 #[must_use]
-pub fn how_to_make_one(cpu_arch: CpuArch, path: &Path) -> String {
+pub fn boot_set_instructions(cpu_arch: CpuArch, path: &Path) -> String {
     match cpu_arch {
         CpuArch::X64 => {
             format!("make one with `ferroboot image build --output {}`", path.display())

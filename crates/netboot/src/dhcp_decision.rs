@@ -82,7 +82,7 @@ impl DhcpDecision {
                 | NoReply4::PoolExhausted
                 | NoReply4::NoneLeftForGuests
                 | NoReply4::UnknownLease
-                | NoReply4::NotTold
+                | NoReply4::NotJustLeased
                 | NoReply4::ForeignPool
                 | NoReply4::NoAddress => false,
             },

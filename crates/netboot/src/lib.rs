@@ -9,10 +9,10 @@
 //!
 //! | step | function | DHCPv4, DHCPv6 and ProxyDHCP | result |
 //! | --- | --- | --- | --- |
-//! | 1. Is it for us? | [`Responder::is_it_for_us`] | one each | the client's message, and its subnet |
-//! | 2. Who is it? | [`Responder::who_is_it`] | one each | the client, its port and its node |
-//! | 3. What should it boot? | [`what_should_it_boot`] | shared | a URL, a file over TFTP, or nothing with a reason |
-//! | 4. What is it told? | [`Responder::what_is_it_told`] | one each | the reply, and the lease records |
+//! | 1. Check the destination | [`Responder::check_destination`] | one each | the client's message, and its subnet |
+//! | 2. Identify the client | [`Responder::identify_client`] | one each | the client, its port and its node |
+//! | 3. Choose the boot | [`choose_boot`] | shared | a URL, a file over TFTP, or nothing with a reason |
+//! | 4. Build the reply | [`Responder::build_reply`] | one each | the reply, and the lease records |
 //!
 //! The daemon, `ferroboot explain` and `ferroboot replay` all call `respond`. The responders are [`v4`], [`v6`] and
 //! [`proxy`]; the outcome of a packet is a [`exchange::DhcpExchange`].
@@ -28,10 +28,10 @@
 //! If dnsmasq, Kea or Neutron answers machines in place of the embedded server, [`providers`] decides what to
 //! configure there, and when to repeat it.
 //!
-//! [`Responder::is_it_for_us`]: respond::Responder::is_it_for_us
-//! [`Responder::who_is_it`]: respond::Responder::who_is_it
-//! [`what_should_it_boot`]: boot_answer::what_should_it_boot
-//! [`Responder::what_is_it_told`]: respond::Responder::what_is_it_told
+//! [`Responder::check_destination`]: respond::Responder::check_destination
+//! [`Responder::identify_client`]: respond::Responder::identify_client
+//! [`choose_boot`]: boot_answer::choose_boot
+//! [`Responder::build_reply`]: respond::Responder::build_reply
 
 pub mod boot_answer;
 pub mod boot_set;

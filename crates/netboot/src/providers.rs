@@ -3,6 +3,7 @@
 //! An [`Announcement`](announcement::Announcement) is one boot with its URLs. [`dnsmasq`], [`kea`] and [`neutron`]
 //! compose the configuration of each server from it. The daemon applies that configuration, and retries failures.
 
+pub mod announced_boots;
 pub mod announcement;
 pub mod dnsmasq;
 pub mod kea;
@@ -10,4 +11,3 @@ pub mod neutron;
 pub mod picture;
 #[cfg(any(test, feature = "test-announcements"))]
 pub mod test_announcements;
-pub mod told_boots;

@@ -63,7 +63,7 @@ impl Responder for ProxyResponder {
     type Address = Ipv4Addr;
     const FAMILY: &'static str = FAMILY;
 
-    fn is_it_for_us<N: NodeView>(
+    fn check_destination<N: NodeView>(
         &self,
         packet: &[u8],
         _: V4Arrival,
@@ -72,7 +72,7 @@ impl Responder for ProxyResponder {
         Ok(OurMessage { message: parse(packet)?, subnet: 0 })
     }
 
-    fn who_is_it<N: NodeView>(
+    fn identify_client<N: NodeView>(
         &mut self,
         OurMessage { message, .. }: &OurMessage<Packet>,
         _: V4Arrival,
@@ -90,7 +90,7 @@ impl Responder for ProxyResponder {
         (self.about.server.into(), NameLookup::Possible)
     }
 
-    fn what_is_it_told(
+    fn build_reply(
         &mut self,
         OurMessage { message, .. }: OurMessage<Packet>,
         V4Arrival { from, .. }: V4Arrival,

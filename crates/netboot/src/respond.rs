@@ -9,7 +9,7 @@ use dhcp::journal::LeaseRecord;
 use dhcp::leases::{LeaseClaim, LeaseHolder, LeaseTable};
 use dhcp::limits::{Exceeded, Millis};
 
-use crate::boot_answer::{BootAnswer, BootContext, NameLookup, what_should_it_boot};
+use crate::boot_answer::{BootAnswer, BootContext, NameLookup, choose_boot};
 use crate::dhcp_request::DhcpRequest;
 use crate::exchange::{DhcpExchange, NoReplyReason, Unanswered};
 use crate::foreign_pools::ForeignPools;
@@ -34,11 +34,11 @@ fn take_four_steps<R: Responder, N: NodeView>(
     context: &BootContext<'_, N>,
     now: Millis,
 ) -> Result<ExchangeOf<R>, Unanswered> {
-    let ours = responder.is_it_for_us(packet, arrival, context)?;
-    let who = responder.who_is_it(&ours, arrival, context, now)?;
+    let ours = responder.check_destination(packet, arrival, context)?;
+    let who = responder.identify_client(&ours, arrival, context, now)?;
     let (server, names) = responder.vantage(ours.subnet);
-    let answer = what_should_it_boot(&who.request, server, names, context);
-    Ok(responder.what_is_it_told(ours, arrival, who, answer, now))
+    let answer = choose_boot(&who.request, server, names, context);
+    Ok(responder.build_reply(ours, arrival, who, answer, now))
 }
 
 /// The steps that differ between DHCPv4, DHCPv6 and ProxyDHCP, on one port of one network. A responder touches only
@@ -57,22 +57,22 @@ pub trait Responder {
     /// The address family's label in metrics: `ipv4`, `ipv6`.
     const FAMILY: &'static str;
 
-    /// Step 1: is it for us? Parses the packet, and finds the client's subnet.
+    /// Step 1: check the destination. Parses the packet, and finds the client's subnet.
     ///
     /// # Errors
     /// The packet is unreadable, no client's message, from no served subnet, or forged.
-    fn is_it_for_us<N: NodeView>(
+    fn check_destination<N: NodeView>(
         &self,
         packet: &[u8],
         arrival: Self::Arrival,
         context: &BootContext<'_, N>,
     ) -> Result<OurMessage<Self::Message>, Unanswered>;
 
-    /// Step 2: who is it? Finds the client's port and node, and its claim to leases.
+    /// Step 2: identify the client. Finds the client's port and node, and its claim to leases.
     ///
     /// # Errors
     /// The machine is not registered, or exceeds its rate limit.
-    fn who_is_it<N: NodeView>(
+    fn identify_client<N: NodeView>(
         &mut self,
         ours: &OurMessage<Self::Message>,
         arrival: Self::Arrival,
@@ -80,12 +80,12 @@ pub trait Responder {
         now: Millis,
     ) -> Result<IdentifiedClient<Self::Client>, Unanswered>;
 
-    /// Inputs of step 3, [`what_should_it_boot`]: the service's address as seen from the subnet, and whether its
+    /// Inputs of step 3, [`choose_boot`]: the service's address as seen from the subnet, and whether its
     /// clients can resolve names.
     fn vantage(&self, subnet: usize) -> (IpAddr, NameLookup);
 
-    /// Step 4: what is it told? Decides about the lease, and builds the reply.
-    fn what_is_it_told(
+    /// Step 4: build the reply. Decides about the lease, and builds the reply.
+    fn build_reply(
         &mut self,
         ours: OurMessage<Self::Message>,
         arrival: Self::Arrival,

@@ -104,7 +104,7 @@ impl Responder for V4Responder {
     type Address = Ipv4Addr;
     const FAMILY: &'static str = FAMILY;
 
-    fn is_it_for_us<N: NodeView>(
+    fn check_destination<N: NodeView>(
         &self,
         packet: &[u8],
         V4Arrival { from, to }: V4Arrival,
@@ -129,7 +129,7 @@ impl Responder for V4Responder {
         }
     }
 
-    fn who_is_it<N: NodeView>(
+    fn identify_client<N: NodeView>(
         &mut self,
         OurMessage { message, subnet }: &OurMessage<Packet>,
         _: V4Arrival,
@@ -148,7 +148,7 @@ impl Responder for V4Responder {
         (about.server.into(), NameLookup::with(&about.dns))
     }
 
-    fn what_is_it_told(
+    fn build_reply(
         &mut self,
         OurMessage { message, subnet: at }: OurMessage<Packet>,
         V4Arrival { from, .. }: V4Arrival,

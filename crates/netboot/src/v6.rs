@@ -111,7 +111,7 @@ impl Responder for V6Responder {
     type Address = Ipv6Addr;
     const FAMILY: &'static str = "ipv6";
 
-    fn is_it_for_us<N: NodeView>(
+    fn check_destination<N: NodeView>(
         &self,
         packet: &[u8],
         V6Arrival { from, to }: V6Arrival,
@@ -133,7 +133,7 @@ impl Responder for V6Responder {
         }
     }
 
-    fn who_is_it<N: NodeView>(
+    fn identify_client<N: NodeView>(
         &mut self,
         OurMessage { message, subnet }: &OurMessage<Packet>,
         V6Arrival { from, .. }: V6Arrival,
@@ -153,7 +153,7 @@ impl Responder for V6Responder {
         (self.address.into(), NameLookup::with(&self.subnets[subnet].about.dns))
     }
 
-    fn what_is_it_told(
+    fn build_reply(
         &mut self,
         OurMessage { message, subnet: at }: OurMessage<Packet>,
         V6Arrival { from, .. }: V6Arrival,

@@ -315,7 +315,7 @@ mod tests {
         (folder, store, node)
     }
 
-    fn told() -> BootEventKind {
+    fn announced() -> BootEventKind {
         BootEventKind::Provider {
             name: DhcpService::Kea,
             told: BootAnnouncement::Boot {
@@ -335,7 +335,7 @@ mod tests {
         let writer = tokio::spawn(write(store.clone(), backlog));
 
         for recorded in 1..=3 {
-            recorder.record(&node, told());
+            recorder.record(&node, announced());
             recorder.flush().await;
 
             assert_eq!(store.events(node.uuid, None).await.unwrap().len(), recorded);
@@ -351,7 +351,7 @@ mod tests {
         tokio::spawn(write(store.clone(), backlog));
 
         for _ in 0..3 * BATCH {
-            recorder.record(&node, told());
+            recorder.record(&node, announced());
         }
         recorder.flush().await;
 
@@ -409,7 +409,7 @@ mod tests {
         let (recorder, backlog) = Recorder::new();
         let other = format!("sqlite://{}/test.db", folder.path().display());
         let other = sqlx::SqlitePool::connect(&other).await.unwrap();
-        recorder.record(&node, told());
+        recorder.record(&node, announced());
         let locking = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
         let writer = tokio::spawn(write(store.clone(), backlog));
 
@@ -434,7 +434,7 @@ mod tests {
         let nodes = nodes.recorded_by(recorder.clone());
 
         for round in 1..=20 {
-            recorder.record(&node, told());
+            recorder.record(&node, announced());
             let seen = Event::PowerSeen(PowerState::On);
             nodes.happen(node.uuid, None, &seen).await.unwrap();
 
@@ -449,7 +449,7 @@ mod tests {
         let (recorder, backlog) = Recorder::new();
         let nodes = Nodes::new(store.clone(), NodeIndex::default(), Policy::default());
         let nodes = nodes.recorded_by(recorder.clone());
-        recorder.record(&node, told());
+        recorder.record(&node, announced());
         let seen = Event::PowerSeen(PowerState::On);
 
         // The writer's last try fails; then the database becomes writable before the writer retries.

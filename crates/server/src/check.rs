@@ -10,7 +10,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result, ensure};
 use artifacts::BootSets;
 use hardware::CpuArch;
-use netboot::boot_set::how_to_make_one;
+use netboot::boot_set::boot_set_instructions;
 use netboot::network_check::boot_url::expect_short;
 use netboot::network_check::name_servers;
 use netboot::network_check::port_holders::{PortHolder, PortProgram};
@@ -132,7 +132,7 @@ fn boot_set(config: &Config, state: &Path) -> Result<String> {
     let there = BootSets::look(&folder).there();
     if there.is_empty() {
         artifacts::check_boot_set(&folder, CpuArch::X64).with_context(|| {
-            let make = how_to_make_one(CpuArch::X64, &folder);
+            let make = boot_set_instructions(CpuArch::X64, &folder);
             format!("there is none, so only nodes with images of their own boot: {make}")
         })?;
     }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 use artifacts::BootSets;
-use netboot::boot_set::how_to_make_one;
+use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
 use netboot::urls::Urls;
 use provision::image::{MachineImage, image_of};
@@ -80,7 +80,7 @@ impl BootMeans {
         self.boot_sets.look_again();
         let folder = self.boot_sets.folder();
         artifacts::check_boot_set(folder, cpu_arch).map_err(|missing| {
-            let make = how_to_make_one(cpu_arch, folder);
+            let make = boot_set_instructions(cpu_arch, folder);
             missing.context(format!("this host has no boot set for {cpu_arch}: {make}"))
         })
     }

@@ -6,8 +6,8 @@ pub mod dnsmasq;
 pub mod kea;
 pub mod metrics;
 pub mod neutron;
+mod no_announcements;
 pub mod provider;
-mod untold;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +17,9 @@ use anyhow::{Context as _, Result};
 use artifacts::BootSets;
 use futures::StreamExt as _;
 use futures::stream;
+use netboot::providers::announced_boots::AnnouncedBoots;
 use netboot::providers::announcement::Announcement;
 use netboot::providers::picture::Picture;
-use netboot::providers::told_boots::ToldBoots;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
 use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpService};
@@ -33,8 +33,8 @@ use self::dnsmasq::Dnsmasq;
 use self::kea::Kea;
 use self::metrics::{ProviderCallLabels, ProviderMetrics};
 use self::neutron::Neutron;
+use self::no_announcements::NoAnnouncements;
 use self::provider::{But, Provider};
-use self::untold::Untold;
 use crate::config::{self, Config};
 
 /// Number of boots withdrawn at a time.
@@ -50,7 +50,7 @@ pub struct Providers {
     boot_sets: BootSets,
     recorder: Recorder,
     metrics: ProviderMetrics,
-    told: Arc<Mutex<ToldBoots>>,
+    announced: Arc<Mutex<AnnouncedBoots>>,
     /// Whether the service has the right configuration. Write-locked during a correction, so that a boot that begins
     /// meanwhile is not taken for one that is gone.
     right: Arc<RwLock<bool>>,
@@ -73,19 +73,19 @@ impl Providers {
         let dhcp = &config.dhcp;
         let (name, provider): (_, Arc<dyn Provider>) = match dhcp.provider {
             config::DhcpProvider::Embedded => {
-                (None, Arc::new(Untold { answers: !dhcp.networks.is_empty() }))
+                (None, Arc::new(NoAnnouncements { answers: !dhcp.networks.is_empty() }))
             }
             config::DhcpProvider::Kea => (Some(DhcpService::Kea), Arc::new(Kea::new(&dhcp.kea))),
             config::DhcpProvider::Neutron => {
                 (Some(DhcpService::Neutron), Arc::new(Neutron::new(&dhcp.neutron)?))
             }
-            config::DhcpProvider::None => (None, Arc::new(Untold { answers: true })),
+            config::DhcpProvider::None => (None, Arc::new(NoAnnouncements { answers: true })),
             config::DhcpProvider::Dnsmasq => {
                 (Some(DhcpService::Dnsmasq), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?))
             }
         };
-        let (told, right, said) = (Arc::default(), Arc::default(), Arc::default());
-        Ok(Self { provider, name, urls, boot_sets, recorder, metrics, told, right, said })
+        let (announced, right, said) = (Arc::default(), Arc::default(), Arc::default());
+        Ok(Self { provider, name, urls, boot_sets, recorder, metrics, announced, right, said })
     }
 
     /// Announces the boot of a node whose machine is about to be switched on.
@@ -98,10 +98,10 @@ impl Providers {
         let _not_put_right = self.right.read().await;
         // Recorded before the announcement: the result of a failed one must also be withdrawn.
         if self.name.is_some() {
-            self.told().insert(told.clone());
+            self.announced().insert(told.clone());
         }
         let done = self.timed("announce", self.provider.announce(&told)).await;
-        self.record_telling(node, &told, AnnouncementCause::Begin, &done);
+        self.record_announcement(node, &told, AnnouncementCause::Begin, &done);
         match self.name {
             Some(name) => {
                 done.map(drop).with_context(|| format!("{name} did not accept the boot settings"))
@@ -112,7 +112,7 @@ impl Providers {
 
     /// Withdraws the boot of a node, if one was announced. [`Providers::tidy`] retries failures.
     pub async fn withdraw(&self, node: Uuid) {
-        let told = self.told().of_node(node);
+        let told = self.announced().of_node(node);
         if let Some(told) = told {
             self.forget(&told).await;
         }
@@ -129,7 +129,7 @@ impl Providers {
             self.put_right(nodes).await;
         }
         // Before reading the store, which then has all of them.
-        let told = self.told().all();
+        let told = self.announced().all();
         if told.is_empty() {
             return;
         }
@@ -153,7 +153,7 @@ impl Providers {
             now.push(told);
         }
         match self.has_forgotten(&now).await {
-            Ok(true) => self.tell_again(nodes, &now).await,
+            Ok(true) => self.announce_again(nodes, &now).await,
             Ok(false) if well && *self.right.read().await => self.said().clear(),
             Ok(false) => {}
             Err(failed) => self.complain("the DHCP service does not answer", &failed),
@@ -166,7 +166,7 @@ impl Providers {
         }
         // Announcements and withdrawals under way have ended by now.
         let _nothing_is_told = self.right.write().await;
-        let still = self.told().still(told);
+        let still = self.announced().still(told);
         self.provider.has_forgotten(&still).await
     }
 
@@ -180,12 +180,12 @@ impl Providers {
         }
         let _not_put_right = self.right.read().await;
         let done = self.timed("announce", self.provider.amend(&told, &now)).await;
-        self.record_telling(&node, &now, AnnouncementCause::Change, &done);
+        self.record_announcement(&node, &now, AnnouncementCause::Change, &done);
         if let Err(failed) = done {
             self.complain("changes of a boot cannot be announced to the DHCP service", &failed);
             return (told, false);
         }
-        self.told().amend(&now);
+        self.announced().amend(&now);
         (now, true)
     }
 
@@ -210,7 +210,7 @@ impl Providers {
                 self.complain("the boots cannot be announced to the DHCP service", &failed);
             }
         }
-        self.told().extend(picture.told);
+        self.announced().extend(picture.told);
     }
 
     fn picture(&self, nodes: &Nodes) -> Picture {
@@ -220,7 +220,7 @@ impl Providers {
         Picture::of(all, &self.urls, &self.boot_sets.there())
     }
 
-    async fn tell_again(&self, nodes: &Nodes, told: &[Announcement]) {
+    async fn announce_again(&self, nodes: &Nodes, told: &[Announcement]) {
         // Otherwise the cause of the loss is known, and was logged.
         if *self.right.read().await {
             let name = self.name.map_or("the DHCP service", DhcpService::name);
@@ -244,17 +244,17 @@ impl Providers {
             self.complain("the DHCP service still has an old boot", &failed);
             return false;
         }
-        self.told().remove(told);
+        self.announced().remove(told);
         true
     }
 
     async fn timed<T>(
         &self,
         what: &'static str,
-        telling: impl Future<Output = Result<T>>,
+        call: impl Future<Output = Result<T>>,
     ) -> Result<T> {
         let began = Instant::now();
-        let done = telling.await;
+        let done = call.await;
         if let Some(provider) = self.name.map(DhcpService::name) {
             let outcome = if done.is_ok() { "ok" } else { "failed" };
             let call = ProviderCallLabels { provider, what, outcome };
@@ -264,7 +264,7 @@ impl Providers {
     }
 
     /// Failures are in the trace together with the announcement.
-    fn record_telling(
+    fn record_announcement(
         &self,
         node: &Node,
         told: &Announcement,
@@ -299,8 +299,8 @@ impl Providers {
     }
 
     // A panic elsewhere cannot leave the map half-changed.
-    fn told(&self) -> MutexGuard<'_, ToldBoots> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    fn announced(&self) -> MutexGuard<'_, AnnouncedBoots> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn said(&self) -> MutexGuard<'_, HashMap<&'static str, String>> {

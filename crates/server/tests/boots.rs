@@ -425,7 +425,7 @@ async fn what_was_seen_of_the_power_before_an_operator_changed_it_is_dropped() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_is_switched_off_though_the_dhcp_server_does_not_answer_any_more() {
     let kea = PretendedKea::start();
-    let world = World::told_to(&kea, 10).await;
+    let world = World::announcing_to(&kea, 10).await;
     world.bmc.switch_on();
     boot_set::write_boot_set(&world.dir.path().join("state/ramdisk"));
     let gone = format!("file://{}/state/images/gone", world.dir());
@@ -644,7 +644,7 @@ impl World {
     }
 
     /// A daemon whose node boots over HTTP, through a DHCP server.
-    async fn told_to(kea: &PretendedKea, last: u8) -> Self {
+    async fn announcing_to(kea: &PretendedKea, last: u8) -> Self {
         let socket = kea.socket();
         let settings = format!("[dhcp]\nprovider = 'kea'\n[dhcp.kea]\nsocket4 = '{socket}'\n");
         let world = Self::with(last, Personality::default(), &settings).await;

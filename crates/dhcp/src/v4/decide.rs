@@ -59,9 +59,9 @@ pub enum NoReply {
     UnknownLease,
     /// RFC 5227 §2.1.1: a client probes an address before it uses it, and declines it within seconds.
     #[error(
-        "it declines an address that it was not told within the last minute, which changes nothing"
+        "it declines an address that it did not get within the last minute, which changes nothing"
     )]
-    NotTold,
+    NotJustLeased,
     /// The address is in the pool of another daemon on the same database.
     #[error("the address is of the pool of another daemon, which answers for it")]
     ForeignPool,
@@ -88,7 +88,7 @@ impl NoReply {
             Self::PoolExhausted => "pool_exhausted",
             Self::NoneLeftForGuests => "none_left_for_guests",
             Self::UnknownLease => "unknown_lease",
-            Self::NotTold => "not_told",
+            Self::NotJustLeased => "not_just_leased",
             Self::ForeignPool => "foreign_pool",
             Self::NoAddress => "no_address",
             Self::NotForAProxy => "not_for_a_proxy",
@@ -226,7 +226,7 @@ impl MessageContext<'_> {
         };
         match self.leases.decline(self.request.chaddr, address, self.now) {
             Some(records) => Decision::Note { records },
-            None => Decision::Silent(NoReply::NotTold),
+            None => Decision::Silent(NoReply::NotJustLeased),
         }
     }
 
@@ -611,7 +611,7 @@ mod tests {
 
         for (message, nothing) in [
             (MessageType::Release, Decision::Note { records: Vec::new() }),
-            (MessageType::Decline, Decision::Silent(NoReply::NotTold)),
+            (MessageType::Decline, Decision::Silent(NoReply::NotJustLeased)),
         ] {
             let other = server.hears(&gives_back(message, Mac([2, 0, 0, 0, 9, 9]), address));
             assert_eq!(other, nothing);

@@ -531,9 +531,10 @@ mod tests {
     /// The addresses in an answer, for each association.
     fn given(server: &mut Server, from: &str, request: &Message) -> Vec<Option<Ipv6Addr>> {
         match server.takes_from(from, request, &Answer::Address) {
-            Decision::Send { reply, .. } => {
-                told(&reply).iter().map(|(_, _, all)| all.first().map(|(at, _)| *at)).collect()
-            }
+            Decision::Send { reply, .. } => associations(&reply)
+                .iter()
+                .map(|(_, _, all)| all.first().map(|(at, _)| *at))
+                .collect(),
             Decision::Silent(why) => panic!("silent: {why}"),
         }
     }
@@ -573,9 +574,9 @@ mod tests {
     }
 
     /// An association of addresses: its number, its status, and each address with its lifetime.
-    type ToldAssociation = (u32, Option<u8>, Vec<(Ipv6Addr, u32)>);
+    type RepliedAssociation = (u32, Option<u8>, Vec<(Ipv6Addr, u32)>);
 
-    fn told(reply: &Message) -> Vec<ToldAssociation> {
+    fn associations(reply: &Message) -> Vec<RepliedAssociation> {
         let number = |bytes: &[u8]| u32::from_be_bytes(bytes.try_into().unwrap());
         let of = |value: &[u8]| {
             let inner = Options::parse(&value[12..]);
@@ -689,7 +690,7 @@ mod tests {
         let Decision::Send { reply, lacks, .. } = decision else { panic!("{decision:?}") };
         assert_eq!(lacks, Some(NoReply::PoolExhausted));
         assert_eq!(reply.kind, MessageType::Advertise);
-        assert_eq!(told(&reply), [(0xdce5_1bc0, Some(2), Vec::new())]);
+        assert_eq!(associations(&reply), [(0xdce5_1bc0, Some(2), Vec::new())]);
         assert_eq!(reply.options.get(code::STATUS), None, "it is in the association");
         let nobody_is_waited_for = reply.options.get(code::PREFERENCE);
         assert_eq!(nobody_is_waited_for, None, "another server may have one");
@@ -755,7 +756,7 @@ mod tests {
         assert_eq!(advertise.options.get(code::STATUS), None);
         let first = server.leases.pool().first;
         let expected = [(0xdce5_1bc0, None, vec![(first, 600)]), (0, Some(2), Vec::new())];
-        assert_eq!(told(&advertise), expected);
+        assert_eq!(associations(&advertise), expected);
         let prefixes = advertise.options.get(code::IA_PD).unwrap();
         assert_eq!(Options::parse(&prefixes[12..]).get(code::STATUS).unwrap()[1], 6);
         let [asked, told] =
@@ -802,7 +803,7 @@ mod tests {
         for request in [next(MessageType::Request, &bound), rapid] {
             let reply = server.answers(&elsewhere(request));
             assert_eq!(reply.kind, MessageType::Reply);
-            assert_eq!(told(&reply), [(1, Some(4), Vec::new())]);
+            assert_eq!(associations(&reply), [(1, Some(4), Vec::new())]);
         }
         let advertise = server.answers(&elsewhere(solicit()));
         assert_eq!(address(&advertise), address(&bound), "there it is a wish and no more");
@@ -817,7 +818,7 @@ mod tests {
 
         let reply = server.answers(&renew);
 
-        assert_eq!(told(&reply), [(99, Some(3), Vec::new()), (id, None, vec![(own, 600)])]);
+        assert_eq!(associations(&reply), [(99, Some(3), Vec::new()), (id, None, vec![(own, 600)])]);
     }
 
     #[test]
@@ -848,7 +849,7 @@ mod tests {
         let decision = server.takes(&about(&rebind, slice::from_ref(&theirs)), &Answer::Address);
         assert_eq!(decision, Decision::Silent(NoReply::OtherServer));
         let both = server.answers(&about(&rebind, &[theirs, ia(id, &[&own.to_string()])]));
-        assert_eq!(told(&both), [(id, None, vec![(own, 600)])]);
+        assert_eq!(associations(&both), [(id, None, vec![(own, 600)])]);
     }
 
     #[test]
@@ -1014,7 +1015,7 @@ mod tests {
 
         let others = ["fd00::1a", "fd99::5"].map(|other| (other.parse().unwrap(), 0));
         let all = [vec![(own, 600)], others.to_vec()].concat();
-        assert_eq!(told(&reply), [(id, None, all)], "an association is answered once");
+        assert_eq!(associations(&reply), [(id, None, all)], "an association is answered once");
     }
 
     #[test]
@@ -1028,7 +1029,7 @@ mod tests {
 
         let reply = server.answers(&request);
 
-        assert_eq!(told(&reply), [(1, None, vec![(address(&advertise), 600)])]);
+        assert_eq!(associations(&reply), [(1, None, vec![(address(&advertise), 600)])]);
     }
 
     #[test]
@@ -1037,7 +1038,7 @@ mod tests {
         let (bound, own, id) = bound(&mut server);
         let decline = next(MessageType::Decline, &bound);
         let refused = |reply: &Message| -> Vec<_> {
-            told(reply).iter().map(|(ia, status, _)| (*ia, *status)).collect()
+            associations(reply).iter().map(|(ia, status, _)| (*ia, *status)).collect()
         };
 
         let other_ia = server.answers(&about(&decline, &[ia(77, &[&own.to_string()])]));
@@ -1047,7 +1048,7 @@ mod tests {
         assert_eq!(refused(&other_address), [(id, Some(3))]);
         assert_eq!(address(&server.answers(&solicit())), own);
         let really = about(&decline, &[ia(id, &["fd00::1f", &own.to_string()])]);
-        assert_eq!(told(&server.answers(&really)), []);
+        assert_eq!(associations(&server.answers(&really)), []);
         assert_ne!(address(&server.answers(&solicit())), own);
     }
 
@@ -1057,7 +1058,7 @@ mod tests {
             let mut server = Server::new();
             let (bound, own, id) = bound(&mut server);
             let forged = about(&next(MessageType::Decline, &bound), &[ia(id, &[&own.to_string()])]);
-            assert_eq!(told(&server.answers(&forged)), [], "it is believed");
+            assert_eq!(associations(&server.answers(&forged)), [], "it is believed");
 
             let mut renewal = next(kind, &bound);
             if kind == MessageType::Rebind {
@@ -1065,7 +1066,7 @@ mod tests {
             }
             let renewed = server.answers(&renewal);
 
-            assert_eq!(told(&renewed), [(id, None, vec![(own, 600)])]);
+            assert_eq!(associations(&renewed), [(id, None, vec![(own, 600)])]);
         }
     }
 
@@ -1074,12 +1075,12 @@ mod tests {
         let mut server = Server::new();
         let (bound, _, id) = bound(&mut server);
         let mut release = next(MessageType::Release, &bound);
-        assert_eq!(told(&server.answers(&release)), []);
+        assert_eq!(associations(&server.answers(&release)), []);
         release.options.put(code::IA_PD, [7; 12]);
 
         let again = server.answers(&release);
 
-        assert_eq!(told(&again), [(id, Some(3), Vec::new())]);
+        assert_eq!(associations(&again), [(id, Some(3), Vec::new())]);
         let prefixes = again.options.get(code::IA_PD).unwrap();
         assert_eq!(Options::parse(&prefixes[12..]).get(code::STATUS).unwrap()[1], 3);
     }

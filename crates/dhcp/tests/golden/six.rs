@@ -31,7 +31,7 @@ fn the_boot_is_told_from_the_ipv6_stacks_own_wish_for_an_address() {
 fn firmware_boots_from_our_advertisement_at_once() {
     let [solicit, ..] = messages();
 
-    let advertise = told(&solicit, &mut leases(), true);
+    let advertise = reply_to(&solicit, &mut leases(), true);
 
     let url = URL.to_owned();
     assert_eq!(edk2::verdict(&solicit, &advertise), OfferVerdict::Boots { url });
@@ -42,7 +42,7 @@ fn firmware_boots_from_our_advertisement_at_once() {
 fn beside_other_servers_firmware_hears_them_out_first() {
     let [solicit, ..] = messages();
 
-    let advertise = told(&solicit, &mut leases(), false);
+    let advertise = reply_to(&solicit, &mut leases(), false);
 
     assert!(matches!(edk2::verdict(&solicit, &advertise), OfferVerdict::Boots { .. }));
     assert!(edk2::waits_after(&advertise));
@@ -54,7 +54,7 @@ fn boot_and_stack_get_one_address_for_all_that_their_associations_differ() {
     let mut leases = leases();
 
     let [first, second] = [boot, stack].map(|solicit| {
-        let advertise = Packet::parse(&told(&solicit, &mut leases, true)).unwrap().message;
+        let advertise = Packet::parse(&reply_to(&solicit, &mut leases, true)).unwrap().message;
         advertise.ias().next().unwrap()
     });
 
@@ -66,7 +66,7 @@ fn boot_and_stack_get_one_address_for_all_that_their_associations_differ() {
 fn parameters_are_never_sent_which_would_stop_pxe_firmware() {
     let [solicit, ..] = messages();
 
-    let advertise = Packet::parse(&told(&solicit, &mut leases(), true)).unwrap().message;
+    let advertise = Packet::parse(&reply_to(&solicit, &mut leases(), true)).unwrap().message;
 
     // OPT_BOOTFILE_PARAM (RFC 5970 §3.2), which this firmware requests but does not use.
     let requested = Packet::parse(&solicit).unwrap().message;
@@ -81,7 +81,7 @@ fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_ca
     let whole = Packet::parse(&solicit).unwrap().message;
     for end in AFTER_ASSOCIATION..=solicit.len() {
         let cut = &solicit[..end];
-        let advertise = Packet::parse(&told(cut, &mut leases(), true)).unwrap().message;
+        let advertise = Packet::parse(&reply_to(cut, &mut leases(), true)).unwrap().message;
 
         assert_eq!(advertise.ias().next().unwrap().addresses.len(), 1, "cut at {end}");
         let read = Packet::parse(cut).unwrap().message;
@@ -91,7 +91,7 @@ fn wherever_a_message_ends_after_its_association_firmware_is_answered_by_what_ca
         assert!(codes(&whole).starts_with(&codes(&read)), "cut at {end}");
         if client(cut).kind == ClientKind::HttpClient {
             assert!(matches!(
-                edk2::verdict(&solicit, &told(cut, &mut leases(), true)),
+                edk2::verdict(&solicit, &reply_to(cut, &mut leases(), true)),
                 OfferVerdict::Boots { .. }
             ));
         }
@@ -110,7 +110,7 @@ proptest! {
         // RFC 8415 §16.2: such a message must not be answered.
         prop_assume!(message.options.get(code::SERVER_ID).is_none());
 
-        let advertise = Packet::parse(&told(&solicit, &mut leases(), true)).unwrap().message;
+        let advertise = Packet::parse(&reply_to(&solicit, &mut leases(), true)).unwrap().message;
 
         prop_assert_eq!(advertise.ias().next().unwrap().addresses.len(), 1);
     }
@@ -137,7 +137,7 @@ fn leases() -> LeaseTable<Ipv6Addr> {
     LeaseTable::new(LeasePool { first, last }, [])
 }
 
-fn told(bytes: &[u8], leases: &mut LeaseTable<Ipv6Addr>, sole: bool) -> Vec<u8> {
+fn reply_to(bytes: &[u8], leases: &mut LeaseTable<Ipv6Addr>, sole: bool) -> Vec<u8> {
     let network = Network {
         net: "fd00::/64".parse().unwrap(),
         duid: vec![0, 2, 9],

@@ -100,7 +100,7 @@ fn kea_that_is_started_anew_in_the_middle_of_a_boot_is_told_again() {
 
         server.kill()?;
         let server = kea.start_again(lab)?;
-        is_told_again(lab)?;
+        is_announced_again(lab)?;
 
         assert!(tells_the_url(&asker)?);
         server.kill()
@@ -139,7 +139,7 @@ fn dnsmasq_that_is_started_anew_without_its_files_is_told_again() {
             fs::remove_file(file?.path())?;
         }
         let dnsmasq = dirs.dnsmasq(lab)?;
-        is_told_again(lab)?;
+        is_announced_again(lab)?;
 
         assert!(tells_the_url(&asker)?);
         dnsmasq.kill()
@@ -161,7 +161,7 @@ fn boots_by_http_and_by_http_ipxe(
 
         let trace = lab.trace(&machine.name)?;
         assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));
-        was_told(lab, &machine, provider)?;
+        was_announced(lab, &machine, provider)?;
         nothing_is_left(&machine)?;
     }
     Ok(())
@@ -187,8 +187,8 @@ fn tells_the_url(asker: &Asker) -> Result<bool> {
     Ok(offered == self::offered(Some("bootx64.efi"), Some("HTTPClient")))
 }
 
-fn is_told_again(lab: &Lab) -> Result<()> {
-    lab.wait_for_event(&lab.machines()[0], "second telling", |what| {
+fn is_announced_again(lab: &Lab) -> Result<()> {
+    lab.wait_for_event(&lab.machines()[0], "second announcement", |what| {
         matches!(
             what,
             BootEventKind::Provider {
@@ -228,12 +228,12 @@ fn offered(file: Option<&str>, vendor_class: Option<&str>) -> Offered {
     Offered { file: file.map(str::to_owned), vendor_class: vendor_class.map(str::to_owned) }
 }
 
-fn was_told(lab: &Lab, machine: &LabMachine, provider: &str) -> Result<()> {
+fn was_announced(lab: &Lab, machine: &LabMachine, provider: &str) -> Result<()> {
     let trace = lab.trace(&machine.name)?;
     let told = trace.events.iter().any(
         |event| matches!(&event.what, BootEventKind::Provider { name, error: None, .. } if name.name() == provider),
     );
-    ensure!(told, "the trace does not say that {provider} was told");
+    ensure!(told, "the trace does not say that {provider} got the boot");
     Ok(())
 }
 
@@ -377,7 +377,7 @@ impl Kea {
 
         let trace = lab.trace(&machine.name)?;
         assert_eq!(trace.fetched_by_firmware().as_deref(), Some(first));
-        was_told(lab, machine, "Kea")?;
+        was_announced(lab, machine, "Kea")?;
         server.kill()
     }
 

@@ -63,9 +63,9 @@ impl PortProbe {
 
     async fn answers(&self, port: &str) -> bool {
         match port {
-            "API" => self.is_told("http://127.0.0.1:6385/").await,
-            "agents" => self.is_told("http://127.0.0.1:6386/").await,
-            "boot" => self.is_told("http://127.0.0.1:8080/boot/x/boot.iso").await,
+            "API" => self.answers_http("http://127.0.0.1:6385/").await,
+            "agents" => self.answers_http("http://127.0.0.1:6386/").await,
+            "boot" => self.answers_http("http://127.0.0.1:8080/boot/x/boot.iso").await,
             "DHCPv4" => self.link.is_offered4(STRANGER).await,
             "DHCPv6" => self.link.is_offered6(STRANGER).await,
             _ => tftp_answers().await,
@@ -73,7 +73,7 @@ impl PortProbe {
     }
 
     /// A refusal is also an answer.
-    async fn is_told(&self, url: &str) -> bool {
+    async fn answers_http(&self, url: &str) -> bool {
         self.http.get(url).send().await.is_ok()
     }
 }

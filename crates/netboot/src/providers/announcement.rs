@@ -29,7 +29,7 @@ pub struct Announcement {
     /// The boot interface.
     pub boot_interface: BootInterface,
     /// The boot ports; never empty.
-    pub ports: Vec<ToldPort>,
+    pub ports: Vec<AnnouncedPort>,
     pub(super) ticket: Secret,
     /// The URLs for IPv4 and for IPv6.
     pub(super) links: [Result<Links, NoLinks>; 2],
@@ -37,7 +37,7 @@ pub struct Announcement {
 
 /// A boot port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ToldPort {
+pub struct AnnouncedPort {
     /// Its MAC address.
     pub mac: Mac,
     /// The UUID of its Neutron port, if an operator has set it.
@@ -125,7 +125,7 @@ impl Announcement {
             BootInterface::Http | BootInterface::HttpIpxe => {}
         }
         let ports = ports.iter().filter(|port| port.pxe_enabled);
-        let mut ports: Vec<_> = ports.map(|port| ToldPort::of(port)).collect();
+        let mut ports: Vec<_> = ports.map(|port| AnnouncedPort::of(port)).collect();
         ports.sort_by_key(|port| port.mac);
         Some(Self {
             node: node.uuid,
@@ -172,8 +172,8 @@ impl Announcement {
 
     /// The ports of this announcement that `now` lacks.
     #[must_use]
-    pub fn gone_ports(&self, now: &Self) -> Vec<ToldPort> {
-        let is_gone = |port: &&ToldPort| !now.ports.iter().any(|stays| stays.mac == port.mac);
+    pub fn gone_ports(&self, now: &Self) -> Vec<AnnouncedPort> {
+        let is_gone = |port: &&AnnouncedPort| !now.ports.iter().any(|stays| stays.mac == port.mac);
         self.ports.iter().filter(is_gone).cloned().collect()
     }
 
@@ -203,7 +203,7 @@ impl Announcement {
     }
 }
 
-impl ToldPort {
+impl AnnouncedPort {
     /// As in Ironic, the operator may set the UUID of the Neutron port in `extra`.
     #[must_use]
     pub fn of(port: &Port) -> Self {
@@ -273,7 +273,7 @@ mod tests {
         node
     }
 
-    fn told(node: &Node, boot_sets: &[CpuArch]) -> Announcement {
+    fn announced(node: &Node, boot_sets: &[CpuArch]) -> Announcement {
         Announcement::of(node, &[], &urls("http://10.0.0.1"), boot_sets).unwrap()
     }
 
@@ -286,7 +286,7 @@ mod tests {
 
     #[test]
     fn firmware_has_the_loader_of_its_architecture_where_there_is_a_boot_set_for_it() {
-        let told = told(&node("aarch64"), &[CpuArch::Arm64]);
+        let told = announced(&node("aarch64"), &[CpuArch::Arm64]);
 
         let links = told.links(IpFamily::V4).unwrap();
         let url = |file: &str| format!("http://10.0.0.1/boot/TICKET/{file}").parse().unwrap();
@@ -297,16 +297,16 @@ mod tests {
 
     #[test]
     fn each_family_is_told_its_own_url_and_one_without_which_setting_it_lacks() {
-        let told = |boot, boot6| {
+        let announced = |boot, boot6| {
             Announcement::of(&node("x86_64"), &[], &urls_of(boot, boot6), &[]).unwrap()
         };
         let host = |told: &Announcement, family| {
             let links = told.links(family).map_err(|refused| refused.to_string())?;
             Ok::<_, String>(links.own.host_str().unwrap().to_owned())
         };
-        let both = told(Some("http://10.0.0.1"), Some("http://[fd00::1]"));
-        let four = told(Some("http://10.0.0.1"), None);
-        let none = told(None, None);
+        let both = announced(Some("http://10.0.0.1"), Some("http://[fd00::1]"));
+        let four = announced(Some("http://10.0.0.1"), None);
+        let none = announced(None, None);
 
         assert_eq!(host(&both, IpFamily::V4).unwrap(), "10.0.0.1");
         assert_eq!(host(&both, IpFamily::V6).unwrap(), "[fd00::1]");
@@ -319,7 +319,10 @@ mod tests {
         let mut node = node("x86_64");
         let mut refused = |url: &str| {
             node.driver_info.insert("external_http_url".to_owned(), url.into());
-            told(&node, &[]).links(IpFamily::V4).map(drop).map_err(|refused| refused.to_string())
+            announced(&node, &[])
+                .links(IpFamily::V4)
+                .map(drop)
+                .map_err(|refused| refused.to_string())
         };
 
         assert!(refused("http://h\"x").unwrap_err().contains("a quotation mark in its host"));
@@ -339,7 +342,7 @@ mod tests {
     #[test]
     fn a_machine_that_there_is_no_loader_for_is_not_begun_with() {
         let why = |cpu_arch| {
-            told(&node(cpu_arch), &[CpuArch::X64]).links(IpFamily::V4).unwrap_err().to_string()
+            announced(&node(cpu_arch), &[CpuArch::X64]).links(IpFamily::V4).unwrap_err().to_string()
         };
 
         assert!(why("ppc64le").contains("ppc64le"));

@@ -11,7 +11,7 @@ use hardware::Mac;
 use thiserror::Error;
 use uuid::Uuid;
 
-use super::announcement::{Announcement, Links, NoLinks, ToldPort};
+use super::announcement::{AnnouncedPort, Announcement, Links, NoLinks};
 use super::picture::Picture;
 use crate::urls::IpFamily;
 
@@ -33,7 +33,9 @@ pub enum DnsmasqRefusal {
     )]
     Ipv6Alone(#[source] NoLinks),
     /// The operator's settings of a port have a character that would end the line.
-    #[error("dnsmasq_dhcp_host in extra of the port {mac} is no part of a dhcp-host line: {own:?}")]
+    #[error(
+        "dnsmasq_dhcp_host in extra of the port {mac} cannot be a part of a dhcp-host line: {own:?}"
+    )]
     NoPartOfLine {
         /// The port.
         mac: Mac,
@@ -98,7 +100,7 @@ impl BootFiles {
     /// There is no URL, or dnsmasq cannot send it.
     pub fn of(told: &Announcement) -> Result<Self, DnsmasqRefusal> {
         let options = NamedText { name: options_file(told.node), text: option_lines(told)? };
-        let host = |port: &ToldPort| NamedText {
+        let host = |port: &AnnouncedPort| NamedText {
             name: host_file(port.mac),
             text: host_line(port, Some(told.attempt)),
         };
@@ -187,8 +189,8 @@ fn option_lines(told: &Announcement) -> Result<String, DnsmasqRefusal> {
 /// The line of a port in its hosts file, with or without a boot. The tag `ironic` is on all lines, as in Ironic. The
 /// line replaces any other for this MAC address, so it repeats the operator's settings of the port.
 #[must_use]
-pub fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
-    let ToldPort { mac, dhcp_host, vif: _ } = port;
+pub fn host_line(port: &AnnouncedPort, boot: Option<Uuid>) -> String {
+    let AnnouncedPort { mac, dhcp_host, vif: _ } = port;
     let boot = boot.map(|attempt| format!(",set:{},set:ferroboot-boot", tag(attempt)));
     let own = dhcp_host.as_ref().filter(|_| expect_no_address(port).is_ok());
     let own = own.map(|own| format!(",{own}"));
@@ -200,7 +202,7 @@ pub fn host_line(port: &ToldPort, boot: Option<Uuid>) -> String {
 ///
 /// # Errors
 /// The settings have a character that would end the line, or an address.
-pub fn expect_no_address(port: &ToldPort) -> Result<(), DnsmasqRefusal> {
+pub fn expect_no_address(port: &AnnouncedPort) -> Result<(), DnsmasqRefusal> {
     let own = port.dhcp_host.as_deref().unwrap_or_default();
     let is_plain = |character: char| character.is_ascii_graphic() && !"\"\\#".contains(character);
     if !own.chars().all(is_plain) {
@@ -285,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_line_without_a_boot_takes_the_place_of_one_with_a_boot_and_then_nothing_is_left() {
-        let port = ToldPort { dhcp_host: Some("n1".to_owned()), ..plain_port(1) };
+        let port = AnnouncedPort { dhcp_host: Some("n1".to_owned()), ..plain_port(1) };
         let boots = host_line(&port, Some(Uuid::from_u128(2)));
 
         let rests = made_good(&boots).unwrap();

@@ -31,7 +31,7 @@ pub struct KeaBoots {
     /// The number of the change by [`KeaBoots::set_all`], 0 for none. A server without this change loses the classes
     /// of all boots that are not in `all`, those of other daemons included.
     alone: u64,
-    tellings: u64,
+    rounds: u64,
 }
 
 /// The result of changing a configuration.
@@ -75,7 +75,7 @@ pub struct KeaKnowledge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeaStatus {
     /// The last change is not configured in the server, which answers again.
-    Untold,
+    Outdated,
     /// The configuration is the one in which all boots were found.
     AsBefore,
     /// The server was configured since then, so its configuration must be read.
@@ -129,18 +129,18 @@ impl KeaBoots {
 
     /// Number of rounds that were begun.
     #[must_use]
-    pub fn tellings(&self) -> u64 {
-        self.tellings
+    pub fn rounds(&self) -> u64 {
+        self.rounds
     }
 
     /// Begins to configure the servers; returns the boots to configure.
-    pub fn begin_telling(&mut self) -> Self {
-        self.tellings += 1;
+    pub fn begin_round(&mut self) -> Self {
+        self.rounds += 1;
         self.clone()
     }
 
     /// Ends a round that has configured `told` in all servers.
-    pub fn end_telling(&mut self, told: &Self) {
+    pub fn end_round(&mut self, told: &Self) {
         self.over.retain(|attempt| !told.over.contains(attempt));
     }
 
@@ -197,7 +197,7 @@ impl KeaKnowledge {
         now: SignedDuration,
     ) -> Result<KeaStatus, NoReloadTime> {
         if self.changes != boots.changes {
-            return Ok(KeaStatus::Untold);
+            return Ok(KeaStatus::Outdated);
         }
         let age = status["reload"].as_u64().ok_or(NoReloadTime)?;
         let age = SignedDuration::from_secs(i64::try_from(age).unwrap_or(i64::MAX));
@@ -225,7 +225,7 @@ impl KeaKnowledge {
 ///
 /// # Errors
 /// The reason of the first server, if there is none.
-pub fn expect_tellable(
+pub fn expect_announceable(
     told: &Announcement,
     families: impl IntoIterator<Item = IpFamily>,
 ) -> Result<(), NoLinks> {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     /// The configuration after [`KeaBoots::configure`].
-    fn told(boots: &KeaBoots, shown: &Value, told: u64) -> Value {
+    fn configured(boots: &KeaBoots, shown: &Value, told: u64) -> Value {
         let mut configuration = shown.clone();
         boots.configure(&mut configuration, IpFamily::V4, told).unwrap();
         configuration
@@ -314,10 +314,10 @@ mod tests {
         others.add(&of_others);
         let mut boots = KeaBoots::default();
         boots.add(&first);
-        let shown = told(&boots, &told(&others, &json!({}), 0), 0);
+        let shown = configured(&boots, &configured(&others, &json!({}), 0), 0);
 
         boots.add(&next_boot(&first));
-        let after = told(&boots, &shown, boots.changes());
+        let after = configured(&boots, &shown, boots.changes());
 
         let mut alone = KeaBoots::default();
         alone.add(&next_boot(&first));
@@ -333,13 +333,13 @@ mod tests {
         let first = announcement(Http, "10.0.0.1");
         let mut others = KeaBoots::default();
         others.add(&next_boot(&first));
-        let shown = told(&others, &json!({}), 0);
+        let shown = configured(&others, &json!({}), 0);
         let mut boots = KeaBoots::default();
 
         boots.set_all(&[]);
 
-        assert_eq!(told(&boots, &shown, 0), json!({"client-classes": []}));
-        assert_eq!(told(&boots, &shown, boots.changes()), shown, "it was told that already");
+        assert_eq!(configured(&boots, &shown, 0), json!({"client-classes": []}));
+        assert_eq!(configured(&boots, &shown, boots.changes()), shown, "it was told that already");
         let changes = boots.changes();
         boots.set_all(&[]);
         assert_eq!(boots.changes(), changes);
@@ -365,7 +365,7 @@ mod tests {
         let status = |known: &KeaKnowledge, age, now| {
             known.status(&boots, &json!({"reload": age}), secs(now)).unwrap()
         };
-        assert_eq!(status(&known, 60, 0), KeaStatus::Untold);
+        assert_eq!(status(&known, 60, 0), KeaStatus::Outdated);
 
         known.changes = boots.changes();
         let young = KeaStatus::Configured { at: secs(99), age: secs(1) };
@@ -376,7 +376,7 @@ mod tests {
         assert_eq!(status(&known, 21, 120), KeaStatus::AsBefore);
         assert_ne!(status(&known, 1, 120), KeaStatus::AsBefore);
         known.note_configuration(secs(119), secs(5), true);
-        assert_eq!(status(&known, 60, 130), KeaStatus::Untold);
+        assert_eq!(status(&known, 60, 130), KeaStatus::Outdated);
         let silent = known.status(&KeaBoots::default(), &json!({}), secs(130));
         assert_eq!(silent, Err(NoReloadTime));
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 use url::form_urlencoded;
 
-use super::announcement::{Announcement, NoLinks, ToldPort};
+use super::announcement::{AnnouncedPort, Announcement, NoLinks};
 use crate::urls::IpFamily;
 
 /// Neutron's limit of an option's value (`DHCP_OPT_VALUE_MAX_LEN`).
@@ -90,14 +90,14 @@ pub fn options_for(options: &[Value], port: &Value) -> Vec<Value> {
 
 /// The ports of a node to configure in Neutron: those whose Neutron port an operator has set, otherwise all.
 #[must_use]
-pub fn known(ports: &[ToldPort]) -> Vec<&ToldPort> {
+pub fn known(ports: &[AnnouncedPort]) -> Vec<&AnnouncedPort> {
     let written_down: Vec<_> = ports.iter().filter(|port| port.vif.is_some()).collect();
     if written_down.is_empty() { ports.iter().collect() } else { written_down }
 }
 
 /// The ports of the announcement `before` that are not configured for `now`.
 #[must_use]
-pub fn gone<'a>(before: &'a Announcement, now: &Announcement) -> Vec<&'a ToldPort> {
+pub fn gone<'a>(before: &'a Announcement, now: &Announcement) -> Vec<&'a AnnouncedPort> {
     let known = known(&now.ports);
     before.ports.iter().filter(|port| !known.contains(port)).collect()
 }

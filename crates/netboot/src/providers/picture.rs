@@ -6,7 +6,7 @@ use hardware::CpuArch;
 use provision::boot::bootable;
 use provision::{Node, Port};
 
-use super::announcement::{Announcement, ToldPort};
+use super::announcement::{AnnouncedPort, Announcement};
 use crate::urls::Urls;
 
 /// The wanted configuration of an external DHCP service.
@@ -17,7 +17,7 @@ pub struct Picture {
     /// The latest boots of all nodes without a current boot.
     pub over: Vec<Announcement>,
     /// The ports of all nodes.
-    pub ports: Vec<ToldPort>,
+    pub ports: Vec<AnnouncedPort>,
 }
 
 impl Picture {
@@ -33,7 +33,7 @@ impl Picture {
             let boots = bootable(&node).is_some();
             let list = if boots { &mut picture.told } else { &mut picture.over };
             list.extend(Announcement::of(&node, &ports, urls, boot_sets));
-            picture.ports.extend(ports.iter().map(|port| ToldPort::of(port)));
+            picture.ports.extend(ports.iter().map(|port| AnnouncedPort::of(port)));
         }
         picture
     }

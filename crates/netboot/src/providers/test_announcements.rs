@@ -8,12 +8,12 @@ use provision::node::Secret;
 use url::Url;
 use uuid::Uuid;
 
-use super::announcement::{Announcement, Links, ToldPort};
+use super::announcement::{AnnouncedPort, Announcement, Links};
 
 /// A port without an operator's settings; `number` ends its MAC address.
 #[must_use]
-pub fn plain_port(number: u8) -> ToldPort {
-    ToldPort { mac: Mac([0x52, 0x54, 0, 0, 0, number]), vif: None, dhcp_host: None }
+pub fn plain_port(number: u8) -> AnnouncedPort {
+    AnnouncedPort { mac: Mac([0x52, 0x54, 0, 0, 0, number]), vif: None, dhcp_host: None }
 }
 
 /// A boot of one machine, from `http://HOST/` over either family.

@@ -88,7 +88,7 @@ impl DryRun {
     ///
     /// # Errors
     /// The trace cannot be read.
-    pub async fn told(&self, mac: Mac) -> Result<String> {
+    pub async fn last_announcement(&self, mac: Mac) -> Result<String> {
         if self.provider == DhcpProvider::None {
             return Ok("is told nothing by this service (provider = \"none\")".to_owned());
         }
@@ -417,7 +417,8 @@ mod tests {
     #[tokio::test]
     async fn another_service_is_named_with_what_it_was_told() {
         let (_folder, config) = state(&booting_node(), "[dhcp]\nprovider = \"dnsmasq\"").await;
-        let before = DryRun::open(&config, &[]).await.unwrap().told(MAC).await.unwrap();
+        let before =
+            DryRun::open(&config, &[]).await.unwrap().last_announcement(MAC).await.unwrap();
         let dir = config.state_dir().unwrap();
         let store = Store::open(&config.database.url_in(&dir), &config.database.key_file_in(&dir))
             .await
@@ -443,7 +444,7 @@ mod tests {
         assert_eq!(dry_run.other_server(), Some("dnsmasq"));
         assert!(before.contains("told nothing"), "{before}");
         assert_eq!(
-            dry_run.told(MAC).await.unwrap(),
+            dry_run.last_announcement(MAC).await.unwrap(),
             format!("was told to let {MAC} boot bootx64.efi")
         );
     }

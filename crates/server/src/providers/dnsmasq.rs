@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, ensure};
 use futures::future::{BoxFuture, FutureExt as _};
-use netboot::providers::announcement::{Announcement, ToldPort};
+use netboot::providers::announcement::{AnnouncedPort, Announcement};
 use netboot::providers::dnsmasq::{
     BootFiles, HostFile, KnownFiles, NamedText, expect_no_address, host_file, host_line,
     is_of_another_boot, is_ours, made_good, options_file,
@@ -41,7 +41,7 @@ impl Dnsmasq {
         {
             ensure!(
                 folder.is_dir(),
-                "{name} in [dhcp.dnsmasq], {}, is no folder: make it before dnsmasq is started, \
+                "{name} in [dhcp.dnsmasq], {}, is not a folder: make it before dnsmasq is started, \
                  and give it the same name there",
                 folder.display()
             );
@@ -95,7 +95,7 @@ impl Dnsmasq {
         all_well([hosts, options])
     }
 
-    fn leave(&self, ports: &[ToldPort], attempt: Uuid) -> Result<()> {
+    fn leave(&self, ports: &[AnnouncedPort], attempt: Uuid) -> Result<()> {
         all_well(ports.iter().map(|port| {
             let path = self.hosts.join(host_file(port.mac));
             if has_another(&path, attempt) { Ok(()) } else { write(&path, &host_line(port, None)) }
@@ -381,7 +381,7 @@ mod tests {
         for (own, why) in [
             ("n1,10.0.0.7", "has the address 10.0.0.7"),
             ("[fd00::7]", "has the address [fd00::7]"),
-            ("n1\nn2", "is no part of a dhcp-host line"),
+            ("n1\nn2", "cannot be a part of a dhcp-host line"),
         ] {
             told.ports[0].dhcp_host = Some(own.to_owned());
             let refused = world.dnsmasq.put(&told).unwrap_err().to_string();
@@ -448,6 +448,6 @@ mod tests {
 
         let refused = Dnsmasq::open(&settings).unwrap_err().to_string();
 
-        assert!(refused.starts_with("dhcp_hostsdir in [dhcp.dnsmasq], /nowhere, is no folder"));
+        assert!(refused.starts_with("dhcp_hostsdir in [dhcp.dnsmasq], /nowhere, is not a folder"));
     }
 }

@@ -12,7 +12,7 @@ use jiff::SignedDuration;
 use netboot::providers::announcement::Announcement;
 use netboot::providers::kea::precedence::Obstacles;
 use netboot::providers::kea::{
-    KeaBoots, KeaKnowledge, KeaStatus, ServerOutcome, expect_tellable, in_ascii, warnings,
+    KeaBoots, KeaKnowledge, KeaStatus, ServerOutcome, expect_announceable, in_ascii, warnings,
 };
 use netboot::providers::picture::Picture;
 use netboot::urls::IpFamily;
@@ -36,12 +36,12 @@ pub struct Kea {
     servers: Vec<Server>,
     boots: Mutex<KeaBoots>,
     /// The result of the last configuration. Held while the servers are configured.
-    last: tokio::sync::Mutex<Telling>,
+    last: tokio::sync::Mutex<KeaRound>,
 }
 
 /// The configuration of all servers.
 #[derive(Clone, Debug, Default)]
-struct Telling {
+struct KeaRound {
     number: u64,
     /// The number of the last included change.
     changes: u64,
@@ -111,9 +111,9 @@ impl Kea {
     }
 
     async fn add(&self, told: &Announcement) -> Result<But> {
-        expect_tellable(told, self.servers.iter().map(|server| server.family))?;
-        let telling = self.change(|boots| boots.add(told)).await;
-        let outcomes = self.servers.iter().zip(telling.outcomes).map(|(server, told)| {
+        expect_announceable(told, self.servers.iter().map(|server| server.family))?;
+        let round = self.change(|boots| boots.add(told)).await;
+        let outcomes = self.servers.iter().zip(round.outcomes).map(|(server, told)| {
             ServerOutcome { server: server.in_words(), family: server.family, told }
         });
         warnings(told, outcomes).map_err(Error::msg)
@@ -121,27 +121,27 @@ impl Kea {
 
     /// Configures a change in the servers, if it is one; or waits for the result if another task configures them
     /// after the change.
-    async fn change(&self, change: impl FnOnce(&mut KeaBoots)) -> Telling {
+    async fn change(&self, change: impl FnOnce(&mut KeaBoots)) -> KeaRound {
         let begun = {
             let mut boots = self.boots();
             change(&mut boots);
-            boots.tellings()
+            boots.rounds()
         };
         let mut last = self.last.lock().await;
         if last.number <= begun {
-            *last = self.tell().await;
+            *last = self.configure().await;
         }
         last.clone()
     }
 
-    async fn tell(&self) -> Telling {
-        let now = self.boots().begin_telling();
-        let outcomes = join_all(self.servers.iter().map(|server| server.tell(&now))).await;
+    async fn configure(&self) -> KeaRound {
+        let now = self.boots().begin_round();
+        let outcomes = join_all(self.servers.iter().map(|server| server.configure(&now))).await;
         if outcomes.iter().all(Result::is_ok) {
-            self.boots().end_telling(&now);
+            self.boots().end_round(&now);
         }
         let outcomes = outcomes.into_iter().map(|it| it.map_err(|failed| format!("{failed:#}")));
-        Telling { number: now.tellings(), changes: now.changes(), outcomes: outcomes.collect() }
+        KeaRound { number: now.rounds(), changes: now.changes(), outcomes: outcomes.collect() }
     }
 
     async fn has_forgotten_some(&self) -> Result<bool> {
@@ -176,11 +176,11 @@ impl Provider for Kea {
     }
 
     fn withdraw<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<()>> {
-        self.change(|boots| boots.withdraw(told.attempt)).map(Telling::in_full).boxed()
+        self.change(|boots| boots.withdraw(told.attempt)).map(KeaRound::in_full).boxed()
     }
 
     fn reconcile<'a>(&'a self, picture: &'a Picture) -> BoxFuture<'a, Result<()>> {
-        self.change(|boots| boots.set_all(&picture.told)).map(Telling::in_full).boxed()
+        self.change(|boots| boots.set_all(&picture.told)).map(KeaRound::in_full).boxed()
     }
 
     fn has_forgotten<'a>(&'a self, _: &'a [Announcement]) -> BoxFuture<'a, Result<bool>> {
@@ -188,7 +188,7 @@ impl Provider for Kea {
     }
 }
 
-impl Telling {
+impl KeaRound {
     /// Succeeds if every server has the configuration.
     fn in_full(self) -> Result<()> {
         let failed: Vec<_> = self.outcomes.into_iter().filter_map(Result::err).collect();
@@ -198,7 +198,7 @@ impl Telling {
 }
 
 impl Server {
-    async fn tell(&self, boots: &KeaBoots) -> Result<Obstacles> {
+    async fn configure(&self, boots: &KeaBoots) -> Result<Obstacles> {
         let told = self.set_classes(boots).await.with_context(|| self.in_words())?;
         self.knowledge().kea.changes = boots.changes();
         Ok(told)
@@ -215,7 +215,7 @@ impl Server {
         let now = SignedDuration::try_from(self.began.elapsed()).context("it runs for too long")?;
         let known = self.knowledge().kea;
         match known.status(boots, &status["arguments"], now)? {
-            KeaStatus::Untold => Ok(true),
+            KeaStatus::Outdated => Ok(true),
             KeaStatus::AsBefore => Ok(false),
             KeaStatus::Configured { at, age } => {
                 let has_forgotten = boots.are_lacking_in(&self.configuration().await?, self.family);
@@ -305,7 +305,7 @@ async fn exchange(socket: &Path, command: &Value) -> Result<Value> {
         answer.len() as u64 <= LONGEST_ANSWER,
         "its answer has more than {LONGEST_ANSWER} bytes"
     );
-    serde_json::from_slice(&answer).context("its answer is no JSON")
+    serde_json::from_slice(&answer).context("its answer is not JSON")
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ impl ProviderMetrics {
     /// Adds the counters to `registry`.
     pub fn register(&self, registry: &mut Registry) {
         let help = "Calls to external DHCP servers, and their durations";
-        registry.register_with_unit("dhcp_tellings", help, Unit::Seconds, self.calls.clone());
+        registry.register_with_unit("dhcp_provider_calls", help, Unit::Seconds, self.calls.clone());
     }
 
     /// Counts a call with its duration.
@@ -66,7 +66,7 @@ mod tests {
         encode(&mut text, &registry).unwrap();
         let labels = r#"provider="Kea",what="announce",outcome="failed""#;
         for (line, count) in [("0.1", 0), ("0.5", 1)] {
-            let bucket = "ferroboot_dhcp_tellings_seconds_bucket";
+            let bucket = "ferroboot_dhcp_provider_calls_seconds_bucket";
             let line = format!("{bucket}{{le=\"{line}\",{labels}}} {count}\n");
             assert!(text.contains(&line), "{line} is not in:\n{text}");
         }

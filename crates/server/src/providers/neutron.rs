@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::future::{BoxFuture, FutureExt as _, ready};
 use http::StatusCode;
-use netboot::providers::announcement::{Announcement, ToldPort};
+use netboot::providers::announcement::{AnnouncedPort, Announcement};
 use netboot::providers::neutron::{
     gone, has_link, known, list_of, options_for, options_of, path_of, present,
 };
@@ -86,7 +86,7 @@ impl Neutron {
         Ok(failed)
     }
 
-    async fn put_port(&self, port: &ToldPort, options: &[Value]) -> Result<()> {
+    async fn put_port(&self, port: &AnnouncedPort, options: &[Value]) -> Result<()> {
         let found = self.find(port).await?;
         let options = options_for(options, &found);
         ensure!(
@@ -103,8 +103,8 @@ impl Neutron {
         self.clear_all(&ports, &tickets).await
     }
 
-    async fn clear_all(&self, ports: &[&ToldPort], tickets: &HashSet<&str>) -> Result<()> {
-        let (by_id, by_mac): (Vec<&ToldPort>, Vec<_>) =
+    async fn clear_all(&self, ports: &[&AnnouncedPort], tickets: &HashSet<&str>) -> Result<()> {
+        let (by_id, by_mac): (Vec<&AnnouncedPort>, Vec<_>) =
             ports.iter().partition(|port| port.vif.is_some());
         let by_id = by_id.iter().filter_map(|port| Some(("id", port.vif.clone()?)));
         let by_mac = by_mac.iter().map(|port| ("mac_address", port.mac.to_string()));
@@ -128,7 +128,7 @@ impl Neutron {
     }
 
     /// The Neutron port of a port: the operator's setting, otherwise the one with its MAC address.
-    async fn find(&self, port: &ToldPort) -> Result<Value> {
+    async fn find(&self, port: &AnnouncedPort) -> Result<Value> {
         if let Some(id) = &port.vif {
             let mut answer = self.ask(Method::GET, &path_of(id), None).await?;
             return Ok(answer["port"].take());

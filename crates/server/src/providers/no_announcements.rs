@@ -10,12 +10,12 @@ use super::provider::{But, Provider};
 
 /// `embedded` and `none`.
 #[derive(Debug)]
-pub(super) struct Untold {
+pub(super) struct NoAnnouncements {
     /// Whether machines get an answer from it, as far as known.
     pub(super) answers: bool,
 }
 
-impl Provider for Untold {
+impl Provider for NoAnnouncements {
     fn announce<'a>(&'a self, told: &'a Announcement) -> BoxFuture<'a, Result<But>> {
         ready(self.can_answer(told).map(|()| But::new())).boxed()
     }
@@ -37,7 +37,7 @@ impl Provider for Untold {
     }
 }
 
-impl Untold {
+impl NoAnnouncements {
     fn can_answer(&self, told: &Announcement) -> Result<()> {
         ensure!(
             self.answers,

@@ -8,9 +8,9 @@ use super::announcement::Announcement;
 
 /// The announced boots: the latest of each node.
 #[derive(Clone, Debug, Default)]
-pub struct ToldBoots(HashMap<Uuid, Announcement>);
+pub struct AnnouncedBoots(HashMap<Uuid, Announcement>);
 
-impl ToldBoots {
+impl AnnouncedBoots {
     /// Records an announcement. It replaces that of an earlier boot of its node.
     pub fn insert(&mut self, told: Announcement) {
         self.0.insert(told.node, told);
@@ -53,7 +53,7 @@ impl ToldBoots {
     }
 }
 
-impl Extend<Announcement> for ToldBoots {
+impl Extend<Announcement> for AnnouncedBoots {
     fn extend<T: IntoIterator<Item = Announcement>>(&mut self, told: T) {
         self.0.extend(told.into_iter().map(|told| (told.node, told)));
     }
@@ -70,7 +70,7 @@ mod tests {
     fn what_becomes_known_late_of_a_boot_changes_nothing_of_the_next_one() {
         let first = announcement(Http, "10.0.0.1");
         let next = next_boot(&first);
-        let mut told = ToldBoots::default();
+        let mut told = AnnouncedBoots::default();
         told.insert(first.clone());
         told.insert(next.clone());
 
