@@ -45,7 +45,7 @@ impl BootSet {
         let path = folder.join("manifest.json");
         let text = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let manifest = BootSetManifest::parse(&text)
-            .with_context(|| format!("{} is no manifest of a boot set", path.display()))?;
+            .with_context(|| format!("{} is not the manifest of a boot set", path.display()))?;
 
         let stub_file = open(&manifest, folder, "stub.efi")?;
         let stub_path = folder.join("stub.efi");

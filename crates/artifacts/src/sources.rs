@@ -133,7 +133,7 @@ impl Sources {
 
     async fn look(&self, url: &str, fresh: Fresh) -> Result<Shared> {
         // A text that is not a URL may still contain a password.
-        let parsed = Url::parse(url).context("it is no URL")?;
+        let parsed = Url::parse(url).context("it is not a URL")?;
         let known = match parsed.scheme() {
             "file" => self.local(&parsed, url).await?,
             "http" | "https" => self.remote(&parsed, fresh).await?,

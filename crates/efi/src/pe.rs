@@ -61,11 +61,11 @@ pub enum StubError {
     #[error("the headers are cut short")]
     Short,
     /// The file is not a PE32+ program.
-    #[error("this is no PE32+ program")]
+    #[error("this is not a PE32+ program")]
     NotPe,
     /// The program is for another architecture or environment.
     #[error(
-        "this is no UEFI application for x64, arm64 or riscv64 (machine {machine:#06x}, subsystem {subsystem})"
+        "this is not a UEFI application for x64, arm64 or riscv64 (machine {machine:#06x}, subsystem {subsystem})"
     )]
     NotForUefi {
         /// The value in the COFF header.

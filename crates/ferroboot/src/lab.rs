@@ -246,7 +246,7 @@ impl Lab {
     /// The API does not answer, or not with a trace.
     pub fn trace(&self, name: &str) -> Result<BootTrace> {
         let trace = self.fetch(&format!("v1/nodes/{name}/boot-trace"))?;
-        serde_json::from_value(trace).context("the API's answer is no trace")
+        serde_json::from_value(trace).context("the API's answer is not a trace")
     }
 
     /// Polls a few times a second until there is an answer; `None` after the timeout.

@@ -51,7 +51,7 @@ impl Trace {
         let shown = if self.json {
             printable_json(&text).into_owned()
         } else {
-            timeline(&serde_json::from_str(&text).context("the API's answer is no trace")?)
+            timeline(&serde_json::from_str(&text).context("the API's answer is not a trace")?)
         };
         writeln!(stdout(), "{}", shown.trim_end()).context("cannot print")
     }
@@ -61,7 +61,7 @@ impl Trace {
         let login = ApiLogin::from_environment()?;
         let mut url = self.api.clone();
         url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("{} is no URL of an API", shown_url(&self.api)))?
+            .map_err(|()| anyhow::anyhow!("{} is not the URL of an API", shown_url(&self.api)))?
             .pop_if_empty()
             .extend(["v1", "nodes", &self.node, "boot-trace"]);
         if let Some(attempt) = self.attempt {
@@ -75,7 +75,7 @@ impl Trace {
         })?;
         let status = answer.status();
         let text = String::from_utf8(read_body(answer, LONGEST_TRACE).await?)
-            .context("the API's answer is no text")?;
+            .context("the API's answer is not text")?;
         if status.is_success() {
             return Ok(text);
         }

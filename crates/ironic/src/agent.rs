@@ -421,7 +421,7 @@ pub enum BadHeartbeat {
     #[error("Agent token is required for heartbeat processing.")]
     NoToken,
     /// Its `callback_url` is not usable.
-    #[error("Invalid callback_url {0:?}: it is no URL of a host")]
+    #[error("Invalid callback_url {0:?}: it is not the URL of a host")]
     BadUrl(String),
     /// Its `callback_url` has a user name or password.
     #[error("Invalid callback_url: it holds a user's name or password")]
@@ -577,7 +577,7 @@ mod tests {
         let plain = json!({ "callback_url": "http://192.0.2.7:9999", "agent_token": "t" });
         assert!(read(plain).unwrap_err().contains("TLS is required"));
         let file = json!({ "callback_url": "file:///etc/passwd", "agent_token": "t" });
-        assert!(read(file).unwrap_err().contains("no URL of a host"));
+        assert!(read(file).unwrap_err().contains("not the URL of a host"));
         let secret = json!({ "callback_url": "https://me:geheim@192.0.2.7", "agent_token": "t" });
         let refused = read(secret).unwrap_err();
         assert!(!refused.contains("geheim"), "{refused}");

@@ -95,7 +95,7 @@ fn bmc(node: &Node) -> Result<(), String> {
         Ok(url) if ["http", "https"].contains(&url.scheme()) && url.has_host() => {}
         Ok(_) | Err(_) => {
             return Err(format!(
-                "driver_info/redfish_address is no http or https URL: {:?}",
+                "driver_info/redfish_address is not an http or https URL: {:?}",
                 shown_url_text(address)
             ));
         }
@@ -170,7 +170,7 @@ fn url_in(fields: &Object, field: &str, key: &str) -> Result<(), String> {
     let Some(value) = fields.get(key) else { return Ok(()) };
     match value.as_str().map(Url::parse) {
         Some(Ok(url)) if ["http", "https", "file"].contains(&url.scheme()) => Ok(()),
-        Some(_) | None => Err(format!("{field}/{key} is no URL")),
+        Some(_) | None => Err(format!("{field}/{key} is not a URL")),
     }
 }
 

@@ -45,7 +45,7 @@ pub enum ManifestError {
     #[error("boot set version {0} is unknown")]
     Version(u32),
     /// A digest that is not 64 hexadecimal digits.
-    #[error("the manifest's digest of {0} is no SHA-256")]
+    #[error("the manifest's digest of {0} is not a SHA-256")]
     Digest(String),
 }
 
@@ -165,6 +165,6 @@ mod tests {
         let damaged = BootSetManifest::parse(damaged).unwrap().file("kernel").unwrap_err();
 
         assert_eq!(newer.to_string(), "boot set version 2 is unknown");
-        assert_eq!(damaged.to_string(), "the manifest's digest of kernel is no SHA-256");
+        assert_eq!(damaged.to_string(), "the manifest's digest of kernel is not a SHA-256");
     }
 }

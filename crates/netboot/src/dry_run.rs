@@ -270,7 +270,7 @@ impl fmt::Display for KnownMachine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Stranger => {
-                f.write_str("is no port of any node: `baremetal port create` adds one")
+                f.write_str("is not a port of any node: `baremetal port create` adds one")
             }
             Self::Port { node, state, boot_interface, pxe_enabled, boot } => {
                 write!(f, "is a port of node {node}, which is in state \"{state}\", ")?;

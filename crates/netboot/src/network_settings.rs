@@ -229,7 +229,7 @@ impl NetworkSettings {
         let interface = &self.interface;
         ensure!(
             self.pool.is_some() || self.pool6.is_some() || self.proxy,
-            "the DHCP network on {interface} has neither pool nor pool6, and is no proxy"
+            "the DHCP network on {interface} has neither pool nor pool6, and is not a proxy"
         );
         ensure!(
             self.pool.is_none() || !self.proxy,
@@ -247,7 +247,7 @@ impl NetworkSettings {
             );
             ensure!(
                 subnet.network() == subnet.addr(),
-                "{subnet} is no subnet: its address has bits beyond its prefix"
+                "{subnet} is not a subnet: its address has bits beyond its prefix"
             );
             ensure!(
                 ends.iter().all(|end| subnet.contains(end)),
@@ -457,7 +457,7 @@ fn ends<A: FromStr + Ord>(text: &str, example: &str) -> Result<(A, A), WrongNetw
     let parse = |address: &str| address.trim().parse::<A>().ok();
     let ends = text.split_once('-');
     let Some((Some(first), Some(last))) = ends.map(|(a, b)| (parse(a), parse(b))) else {
-        refuse!("{text:?} is no address range of this family, such as {example}");
+        refuse!("{text:?} is not an address range of this family, such as {example}");
     };
     ensure!(first <= last, "the address range {text} ends before it begins");
     Ok((first, last))

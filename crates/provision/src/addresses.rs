@@ -62,7 +62,7 @@ pub enum BadAgentNetworks {
     NotAList,
     /// An item is not a network.
     #[error(
-        "driver_info/agent_networks has {0:?}, which is no network in CIDR notation, such as 192.0.2.0/24, nor an address"
+        "driver_info/agent_networks has {0:?}, which is neither a network in CIDR notation, such as 192.0.2.0/24, nor an address"
     )]
     NotANetwork(String),
     /// A network has bits beyond its prefix.

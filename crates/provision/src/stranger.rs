@@ -13,7 +13,7 @@ const MOST_NAMED: usize = 3;
 /// Time by which a machine's first request may precede the BMC's answer to the power-on.
 const BMC_ANSWERS_LATE: SignedDuration = SignedDuration::from_secs(3);
 
-/// A machine that requested a network boot and is no port of any node, or of a node that is not to boot.
+/// A machine that requested a network boot and is not a port of any node, or of a node that is not to boot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootingStranger {
     /// Its MAC address.

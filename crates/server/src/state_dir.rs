@@ -39,7 +39,7 @@ impl StateSeen {
             return Ok(Self::Missing);
         };
         // A path may be relative.
-        ensure!(there.is_dir(), "{}: {} is no directory", place(), there.display());
+        ensure!(there.is_dir(), "{}: {} is not a directory", place(), there.display());
         let may_write = access(there, AccessFlags::W_OK | AccessFlags::X_OK);
         may_write.with_context(|| format!("{}: {} cannot be written", place(), there.display()))?;
         if there != path {
@@ -238,7 +238,7 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let said = StateSeen::look(&file.join("state")).unwrap_err().to_string();
-        assert!(said.contains("is no directory"), "{said}");
+        assert!(said.contains("is not a directory"), "{said}");
     }
 
     #[test]

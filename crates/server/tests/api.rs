@@ -101,7 +101,7 @@ async fn bodies_that_are_no_json_or_too_large_are_refused_in_words() {
 
     let answer = service.send_text("POST", "/v1/nodes", "{".to_owned()).await;
     assert_eq!(answer.status, StatusCode::BAD_REQUEST);
-    assert!(answer.words().starts_with("The body is no JSON: "), "{}", answer.words());
+    assert!(answer.words().starts_with("The body is not JSON: "), "{}", answer.words());
     let answer = service.send_text("POST", "/v1/nodes", " ".repeat(2_000_000)).await;
     assert_eq!(answer.status, StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(answer.words(), "Request is too large.");

@@ -39,7 +39,7 @@ proptest! {
             prop_assert!(!status.is_server_error(), "{status}: {}", String::from_utf8_lossy(&body));
             prop_assert!(
                 body.is_empty() || serde_json::from_slice::<Value>(&body).is_ok(),
-                "an answer that is no JSON: {}", String::from_utf8_lossy(&body)
+                "an answer that is not JSON: {}", String::from_utf8_lossy(&body)
             );
             // The answer to a HEAD has no body.
             let silent = body.is_empty() && asked.method != "HEAD";

@@ -106,9 +106,10 @@ fn url<'a>(offer: &'a [u8], options: &OfferOptions<'a>) -> Result<&'a [u8], Drop
 
 /// Whether a URL can be fetched without name resolution.
 fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
-    let url = std::str::from_utf8(url).map_err(|_| "the URL is no text")?;
+    let url = std::str::from_utf8(url).map_err(|_| "the URL is not text")?;
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let authority = rest.and_then(|rest| rest.split('/').next()).ok_or("this is no HTTP URL")?;
+    let authority =
+        rest.and_then(|rest| rest.split('/').next()).ok_or("this is not an HTTP URL")?;
     let host = authority.split(':').next().unwrap_or_default();
     Ok(host.parse::<Ipv4Addr>().is_ok())
 }
@@ -137,10 +138,10 @@ fn reply_to<'a>(request: &[u8], reply: &'a [u8], message: u8) -> Result<OfferOpt
         return Err(format!("{} bytes are more than it takes", reply.len()));
     }
     if request.len() < 240 || reply.len() < 240 {
-        return Err("it is no DHCP message".into());
+        return Err("it is not a DHCP message".into());
     }
     if reply[0] != 2 || reply[4..8] != request[4..8] || reply[28..34] != request[28..34] {
-        return Err("it is no reply to this client and this exchange".into());
+        return Err("it is not a reply to this client and this exchange".into());
     }
     let options = options(&reply[240..])?;
     if find(&options, 53) != Some(&[message]) {

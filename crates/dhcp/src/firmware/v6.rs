@@ -80,10 +80,10 @@ fn advertise_to<'a>(solicit: &[u8], advertise: &'a [u8]) -> Result<AdvertisedOpt
     let (Some((asked, wanted)), Some((head, given))) =
         (solicit.split_at_checked(4), advertise.split_at_checked(4))
     else {
-        return Err("it is no DHCPv6 message".into());
+        return Err("it is not a DHCPv6 message".into());
     };
     if head[0] != 2 || head[1..] != asked[1..] {
-        return Err("it is no ADVERTISE of this exchange".into());
+        return Err("it is not an ADVERTISE of this exchange".into());
     }
     let (wanted, given) = (options(wanted)?, options(given)?);
     if find(&given, 1).is_none() || find(&given, 1) != find(&wanted, 1) {
@@ -159,9 +159,9 @@ fn url<'a>(options: &AdvertisedOptions<'a>) -> Result<&'a [u8], Dropped> {
 
 /// Whether a URL can be fetched without name resolution: its host is an IPv6 address in brackets.
 fn names_an_address(url: &[u8]) -> Result<bool, Dropped> {
-    let url = std::str::from_utf8(url).map_err(|_| "the URL is no text")?;
+    let url = std::str::from_utf8(url).map_err(|_| "the URL is not text")?;
     let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
-    let rest = rest.ok_or("this is no HTTP URL")?;
+    let rest = rest.ok_or("this is not an HTTP URL")?;
     let literal = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
     Ok(literal.is_some_and(|(literal, _)| literal.parse::<Ipv6Addr>().is_ok()))
 }

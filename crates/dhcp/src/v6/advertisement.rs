@@ -92,10 +92,10 @@ pub enum AdvertisementError {
     #[error("its hop limit is {0}, not 255: it passed a router, or claims not to")]
     HopLimit(u8),
     /// Routers use their link-local address as the source.
-    #[error("its sender {0} is no link-local address")]
+    #[error("its sender {0} is not a link-local address")]
     Sender(Ipv6Addr),
     /// Another type of ICMPv6 message.
-    #[error("ICMPv6 type {kind}, code {code} is no router advertisement")]
+    #[error("ICMPv6 type {kind}, code {code} is not a router advertisement")]
     Kind {
         /// Its type.
         kind: u8,
@@ -379,7 +379,7 @@ mod tests {
         );
         assert_eq!(
             refusal(&[[135, 0].as_slice(), &bytes[2..]].concat()),
-            "ICMPv6 type 135, code 0 is no router advertisement"
+            "ICMPv6 type 135, code 0 is not a router advertisement"
         );
         assert_eq!(refusal(&with(&[9, 0, 0, 0, 0, 0, 0, 0])), "option 9 has no length");
         assert_eq!(refusal(&with(&[9])), "option 9 needs 8 bytes, 1 left");

@@ -64,7 +64,7 @@ pub enum VariableStoreError {
     #[error("a variable store has more than {0} bytes")]
     Short(usize),
     /// It does not begin with a firmware volume for variables: it may be the firmware's code.
-    #[error("this is no firmware volume with variables")]
+    #[error("this is not a firmware volume with variables")]
     NotAVolume,
     /// The volume's header is damaged.
     #[error("the volume header's checksum is wrong")]
@@ -103,7 +103,7 @@ pub enum VariableStoreError {
         offset: usize,
     },
     /// The name of a valid record is malformed.
-    #[error("the record at {offset:#x} has a name that is no text ending with NUL")]
+    #[error("the record at {offset:#x} has a name that is not text ending with NUL")]
     RecordName {
         /// The offset in the file.
         offset: usize,
@@ -128,7 +128,7 @@ pub enum SetVariableError {
     #[error("{0} may be written with a signature only")]
     Authenticated(String),
     /// The name cannot be encoded.
-    #[error("{0:?} is no name of a variable")]
+    #[error("{0:?} is not the name of a variable")]
     Name(String),
 }
 

@@ -222,7 +222,7 @@ impl Initramfs<'_> {
             let content = module(&tree.join(path))?;
             let path = path.trim_end_matches(XZ);
             let modinfo = Modinfo::parse(&content)
-                .with_context(|| format!("{path} is no plain 64-bit module"))?;
+                .with_context(|| format!("{path} is not a plain 64-bit module"))?;
             pending.extend(modinfo.depends.iter().cloned());
             firmware.extend(modinfo.firmware.iter().cloned());
             archive.file(&format!("lib/modules/{version}/{path}"), content);

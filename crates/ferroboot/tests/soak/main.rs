@@ -71,7 +71,7 @@ fn soak(database: Database) {
 #[test]
 #[ignore = "started by the others, in a namespace of its own"]
 fn inside() {
-    assert!(namespace::is_inside().unwrap(), "it is no test by itself");
+    assert!(namespace::is_inside().unwrap(), "it is not a test by itself");
     let database = match env::var(postgres::URL) {
         Ok(_) => Database::Postgresql,
         Err(_) => Database::Sqlite,

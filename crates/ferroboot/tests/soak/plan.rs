@@ -40,7 +40,7 @@ impl SoakPlan {
     pub(crate) fn from_environment(database: Database) -> Self {
         let number = |name: &str| {
             let text = env::var(name).ok().filter(|text| !text.is_empty())?;
-            Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is no number: {text:?}")))
+            Some(text.parse::<u64>().unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")))
         };
         let wanted = env::var(DATABASE).unwrap_or_default();
         let is_wanted = match wanted.as_str() {

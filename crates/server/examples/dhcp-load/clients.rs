@@ -57,7 +57,7 @@ impl Clients {
     /// The answer in a packet, if it is for a client of this run.
     pub(crate) fn hear(&mut self, packet: &[u8]) -> Option<Answer> {
         let Some(mut answer) = (self.protocol.read)(packet) else {
-            self.wrong(|| "a packet that is no answer of a DHCP server".to_owned());
+            self.wrong(|| "a packet that is not an answer of a DHCP server".to_owned());
             return None;
         };
         answer.exchange = answer.exchange.wrapping_sub(self.transaction) & 0xff_ffff;

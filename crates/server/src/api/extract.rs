@@ -93,7 +93,7 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
         }
         serde_json::from_slice(&bytes)
             .map(Self)
-            .map_err(|error| ApiError::bad_request(format!("The body is no JSON: {error}.")))
+            .map_err(|error| ApiError::bad_request(format!("The body is not JSON: {error}.")))
     }
 }
 

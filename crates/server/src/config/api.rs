@@ -53,7 +53,7 @@ impl ApiConfig {
         let read = |name: &String| {
             Host::parse(name).ok().filter(|_| !name.contains('*')).with_context(|| {
                 format!(
-                    "{name:?} in hosts of [api] is no host: give a name such as ironic.example, without http:// and \
+                    "{name:?} in hosts of [api] is not a host: give a name such as ironic.example, without http:// and \
                      without a port"
                 )
             })

@@ -132,7 +132,7 @@ mod tests {
         let network = |pool| format!("[[dhcp.network]]\ninterface = \"a\"\npool = \"{pool}\"\n");
 
         assert!(refusal(&network("10.0.0.9-10.0.0.1")).contains("ends before it begins"));
-        assert!(refusal(&network("10.0.0.9")).contains("is no address range"));
+        assert!(refusal(&network("10.0.0.9")).contains("is not an address range"));
         let six = "[[dhcp.network]]\ninterface = \"a\"\npool6 = \"10.0.0.1-10.0.0.9\"";
         assert!(refusal(six).contains("such as 2001:db8::100-2001:db8::1ff"));
         let twice = network("10.0.0.1-10.0.0.2") + &network("10.0.0.3-10.0.0.4");

@@ -99,7 +99,7 @@ fn in_words(answer: &[u8]) -> Vec<u8> {
     let body = if status.starts_with("414") || status.starts_with("431") {
         "the request's headers are too long\n"
     } else {
-        "this is no request of HTTP/1.1\n"
+        "this is not a request of HTTP/1.1\n"
     };
     let len = body.len();
     format!(

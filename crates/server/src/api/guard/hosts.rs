@@ -49,7 +49,7 @@ pub(super) enum WrongHost {
     Missing,
     #[error("The request has more than one Host header.")]
     Several,
-    #[error("The request's Host is no host with or without a port.")]
+    #[error("The request's Host is not a host with or without a port.")]
     Unreadable,
     #[error(
         "This API does not answer to the name {0}: use its IP address or localhost, or add the name to `hosts` in \

@@ -43,7 +43,7 @@ pub async fn addresses(name: &str, server: IpAddr, interface: Option<&str>) -> R
 }
 
 fn question(name: &str, kind: RecordType) -> Result<Message> {
-    let mut name = Name::from_ascii(name).with_context(|| format!("{name} is no name"))?;
+    let mut name = Name::from_ascii(name).with_context(|| format!("{name} is not a DNS name"))?;
     name.set_fqdn(true);
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
