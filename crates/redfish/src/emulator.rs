@@ -13,6 +13,7 @@ mod response;
 mod routes;
 mod sessions;
 mod tree;
+mod vendor;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,19 +23,16 @@ use http::Method;
 use serde_json::Value;
 
 use self::faults::FaultTable;
-pub use self::faults::{EmulatedFault, FaultRule};
+pub use self::faults::{EmulatedFault, FAULTS, FaultRule};
 pub use self::machine::{EmulatedPower, NextBoot};
 use self::machine::{EmulatedSystem, MachineResources};
 pub use self::personality::Personality;
 pub use self::platforms::Platform;
-use self::platforms::{SystemSeat, VendorRules};
 pub use self::response::EmulatorResponse;
 pub use self::sessions::EmulatedUsers;
 use self::sessions::SessionTable;
 use self::tree::{ResourceBodies, ResourceTree};
-
-/// The path of the resource with the fault rules: GET shows them, POST adds one, DELETE removes all.
-pub const FAULTS: &str = "/redfish/v1/Oem/Ferroboot/Faults";
+use self::vendor::{SystemSeat, VendorRules};
 
 /// A BMC with its systems, users and sessions.
 #[derive(Debug)]

@@ -9,6 +9,9 @@ use serde_json::{Map, Value};
 
 use super::response::{EmulatorResponse, error};
 
+/// The path of the resource with the fault rules: GET shows them, POST adds one, DELETE removes all.
+pub const FAULTS: &str = "/redfish/v1/Oem/Ferroboot/Faults";
+
 /// A fault, and the requests that it is for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -297,7 +300,7 @@ fn merge_patch(target: &mut Value, patch: &Value) {
 pub(super) fn resource<'a>(rules: impl Iterator<Item = &'a FaultRule>) -> Value {
     let rules: Vec<_> = rules.map(|rule| serde_json::to_value(rule).unwrap_or_default()).collect();
     let body: BTreeMap<&str, Value> = [
-        ("@odata.id", super::FAULTS.into()),
+        ("@odata.id", FAULTS.into()),
         ("@odata.type", "#FerrobootFaults.v1_0_0.FerrobootFaults".into()),
         ("Id", "Faults".into()),
         ("Name", "Faults of the emulated BMC".into()),

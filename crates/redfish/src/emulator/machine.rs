@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::faults::EmulatedFault;
-use super::platforms::VendorRules;
 use super::tree::ResourceTree;
 
 /// `PowerState`.
@@ -170,7 +169,7 @@ impl MachineResources<'_> {
     }
 
     /// The URL of the image in the virtual CD.
-    fn inserted(&self) -> Option<String> {
+    pub(super) fn inserted(&self) -> Option<String> {
         let image = |path: &String| {
             let media = self.view(path);
             let inserted = media["Inserted"].as_bool()?;
@@ -207,28 +206,6 @@ impl MachineResources<'_> {
             }
             Some(nic) => NextBoot::Pxe { nic },
             None => NextBoot::Usual,
-        }
-    }
-
-    /// What the machine boots now, by its override, `BootNext` and `BootOrder`.
-    pub(super) fn next_boot(&self, vendor: &dyn VendorRules) -> NextBoot {
-        let boot = self.boot();
-        let text = |name: &str| boot[name].as_str().unwrap_or_default().to_owned();
-        let target = match text("BootSourceOverrideEnabled").as_str() {
-            "Once" | "Continuous" => text("BootSourceOverrideTarget"),
-            _ => "None".to_owned(),
-        };
-        match target.as_str() {
-            "UefiHttp" => vendor.boot_over_http(self, &boot),
-            "Pxe" => vendor.boot_over_pxe(self),
-            "Cd" | "UsbCd" | "RemoteDrive" => self.inserted().map_or(NextBoot::Usual, NextBoot::Cd),
-            "UefiTarget" => self.boot_along(&text("UefiTargetBootSourceOverride")),
-            "UefiBootNext" => self.boot_from_option(&text("BootNext")),
-            "None" | "" => match text("BootNext").as_str() {
-                "" => vendor.usual_boot(self, &boot),
-                next => self.boot_from_option(next),
-            },
-            _ => NextBoot::Usual,
         }
     }
 

@@ -3,12 +3,13 @@
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::bios::{BiosAttribute, attributes_of, check_attributes};
 use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
-use super::{BiosAttribute, SystemSeat, VendorRules, attributes_of, check_attributes};
 use crate::emulator::machine::{MachineResources, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, error, no_content, vendor_error};
 use crate::emulator::tree::ResourceBodies;
+use crate::emulator::vendor::{SystemSeat, VendorRules};
 
 pub(super) struct AmiMegaRac;
 

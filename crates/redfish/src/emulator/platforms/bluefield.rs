@@ -3,11 +3,11 @@
 use serde_json::json;
 
 use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
-use super::{SystemSeat, VendorRules};
 use crate::emulator::machine::{MachineResources, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, no_content, not_writable};
 use crate::emulator::tree::ResourceBodies;
+use crate::emulator::vendor::{SystemSeat, VendorRules};
 
 pub(super) struct BlueFieldBmc;
 

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::{BiosAttribute, SystemSeat};
+use super::bios::BiosAttribute;
 use crate::emulator::tree::{ResourceBodies, merge};
+use crate::emulator::vendor::SystemSeat;
 
 /// Makes the bodies of a BMC.
 #[derive(Debug, Default)]

@@ -3,14 +3,15 @@
 use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
+use super::bios::{BiosAttribute, attributes_of, check_attributes};
 use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
-use super::{BiosAttribute, SystemSeat, VendorRules, attributes_of, check_attributes};
 use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::{ResourcePatch, is_boot_uri};
 use crate::emulator::response::{
     EmulatorResponse, missing_parameter, not_writable, ok, vendor_error, wrong_format,
 };
 use crate::emulator::tree::ResourceBodies;
+use crate::emulator::vendor::{SystemSeat, VendorRules};
 
 pub(super) struct DellIdrac {
     /// Whether the boot override is in the settings resource (iDRAC10).

@@ -3,9 +3,9 @@
 use serde_json::json;
 
 use super::bodies::{BmcFrame, BodiesBuilder, RESETS};
-use super::{SystemSeat, VendorRules};
 use crate::emulator::machine::SystemLayout;
 use crate::emulator::tree::ResourceBodies;
+use crate::emulator::vendor::{SystemSeat, VendorRules};
 
 pub(super) struct GenericBmc;
 

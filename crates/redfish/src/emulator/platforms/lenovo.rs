@@ -2,12 +2,13 @@
 
 use serde_json::{Value, json};
 
+use super::bios::{BiosAttribute, attributes_of, check_attributes};
 use super::bodies::{BmcFrame, BodiesBuilder};
-use super::{BiosAttribute, SystemSeat, VendorRules, attributes_of, check_attributes};
 use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, ok};
 use crate::emulator::tree::ResourceBodies;
+use crate::emulator::vendor::{SystemSeat, VendorRules};
 
 pub(super) struct LenovoXcc;
 

@@ -1,8 +1,8 @@
 //! A tree that was recorded: what it shows may be written, as far as it is not known as read-only.
 
-use super::{SystemSeat, VendorRules};
 use crate::emulator::machine::{MachineResources, SystemLayout};
 use crate::emulator::tree::ResourceBodies;
+use crate::emulator::vendor::{SystemSeat, VendorRules};
 
 pub(super) struct RecordedBmc;
 
