@@ -48,7 +48,7 @@ const OURS: Layers = Layers {
                 "artifacts",
             ],
         ),
-        ("bmc", &["hardware", "redfish", "efi"]),
+        ("bmc", &["hardware", "redfish", "efi", "transport"]),
         ("agent", &["hardware", "ironic", "dhcp"]),
         (
             "ferroboot",

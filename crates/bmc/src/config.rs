@@ -19,13 +19,18 @@ const MOST_NICS: usize = 8;
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BmcConfig {
-    /// The listening address; loopback by default, since Redfish switches machines.
+    /// The listening address of the BMC of machines without their own; loopback by default, since Redfish switches
+    /// machines.
     #[serde(default = "listen")]
     pub listen: SocketAddr,
-    /// The only user.
-    pub username: String,
+    /// The only user, if there is no `users_file`.
+    pub username: Option<String>,
     /// Its password.
-    pub password: String,
+    pub password: Option<String>,
+    /// The users with their hashes, as `htpasswd -B` writes them.
+    pub users_file: Option<PathBuf>,
+    /// Serves HTTPS.
+    pub tls: Option<TlsConfig>,
     /// The folder of the machines' disks, variables and consoles.
     pub state_dir: PathBuf,
     /// The QEMU binary; by default the installed one for the machine's architecture.
@@ -39,6 +44,27 @@ pub struct BmcConfig {
     /// Faults of the BMC.
     #[serde(rename = "fault", default)]
     pub faults: Vec<FaultRule>,
+}
+
+/// The certificate of the listeners; one is made in `state_dir` if none is named.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TlsConfig {
+    /// PEM file with the certificate and its issuers.
+    pub certificate: Option<PathBuf>,
+    /// PEM file with its key.
+    pub key: Option<PathBuf>,
+}
+
+/// What stands behind a BMC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MachineDriver {
+    /// A QEMU machine.
+    #[default]
+    Qemu,
+    /// Nothing: the power state changes, and no machine starts.
+    Fake,
 }
 
 /// QEMU's accelerator.
@@ -134,9 +160,24 @@ pub struct MachineConfig {
     /// Its disks.
     #[serde(default)]
     pub disks: Vec<DiskConfig>,
+    /// The address of its own BMC; without one it is behind that of `listen`, with others.
+    pub listen: Option<SocketAddr>,
     /// The kind of its BMC.
     #[serde(default)]
     pub platform: Platform,
+    /// The machine.
+    #[serde(default)]
+    pub driver: MachineDriver,
+    /// A recorded tree that its BMC shows instead of a platform: a JSON object from paths to bodies, or a folder with
+    /// an `index.json` for each path.
+    pub tree: Option<PathBuf>,
+    /// Number of such machines with the fake driver, each with its own BMC, MAC addresses and port: those of the first,
+    /// counted up.
+    #[serde(default = "one")]
+    pub count: u16,
+    /// Faults of its BMC.
+    #[serde(rename = "fault", default)]
+    pub faults: Vec<FaultRule>,
 }
 
 /// An OVMF build, and its settings.
@@ -244,6 +285,10 @@ fn listen() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 8000))
 }
 
+fn one() -> u16 {
+    1
+}
+
 fn memory_mib() -> u32 {
     1024
 }
@@ -274,17 +319,35 @@ impl BmcConfig {
         for machine in &self.machines {
             machine.check().with_context(|| format!("machine {:?}", machine.id))?;
             ensure!(ids.insert(&machine.id), "two machines have the id {:?}", machine.id);
+            let shares = machine.listen.is_none() && self.machines.len() > 1;
             ensure!(
-                machine.platform == Platform::Generic || self.machines.len() == 1,
-                "machine {:?}: a BMC of a vendor has one machine",
+                !shares || (machine.platform == Platform::Generic && machine.tree.is_none()),
+                "machine {:?}: such a BMC has one machine, so it needs a listen of its own",
                 machine.id
             );
+        }
+        match (&self.username, &self.password, &self.users_file) {
+            (Some(_), Some(_), None) | (None, None, Some(_)) => {}
+            _ => bail!("the configuration needs username and password, or users_file"),
+        }
+        let files = self.tls.as_ref().map(|tls| (&tls.certificate, &tls.key));
+        if let Some((Some(_), None) | (None, Some(_))) = files {
+            bail!("certificate and key in [tls] belong together");
         }
         Ok(())
     }
 }
 
 impl MachineConfig {
+    /// Its MAC addresses; `number` is added to those of the first of such machines.
+    pub(crate) fn macs(&self, number: u16) -> impl Iterator<Item = Mac> {
+        self.nics.iter().map(move |nic| {
+            let [a, b, rest @ ..] = nic.mac.0;
+            let [c, d, e, f] = u32::from_be_bytes(rest).wrapping_add(number.into()).to_be_bytes();
+            Mac([a, b, c, d, e, f])
+        })
+    }
+
     fn check(&self) -> Result<()> {
         let fits = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         // The ID becomes a part of URLs and file paths.
@@ -292,6 +355,18 @@ impl MachineConfig {
             !self.id.is_empty() && self.id.chars().all(fits),
             "an id is made of letters, digits, - and _"
         );
+        ensure!(
+            self.count == 1 || (self.driver == MachineDriver::Fake && self.listen.is_some()),
+            "a count needs the fake driver, and a listen for the first"
+        );
+        ensure!(self.count > 0, "a count is at least 1");
+        ensure!(
+            self.tree.is_none() || self.driver == MachineDriver::Fake,
+            "a tree needs the fake driver"
+        );
+        if self.driver == MachineDriver::Fake {
+            return Ok(());
+        }
         ensure!(
             self.architecture == Architecture::X64
                 || self.firmware.code != FirmwareConfig::default().code,

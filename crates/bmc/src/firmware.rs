@@ -8,6 +8,7 @@ use efi::variables::{DevicePath, DevicePathNode, SetVariableError, VariableStore
 use redfish::emulator::NextBoot;
 
 use crate::config::{Ip, MachineConfig};
+use crate::private;
 use crate::setup::{MachineSetup, nic_device};
 
 /// Writes the next boot into the machine's variables, and returns their path.
@@ -36,9 +37,9 @@ pub(crate) fn prepare(setup: &MachineSetup, next: &NextBoot) -> Result<PathBuf> 
 fn make(template: &Path, path: &Path) -> Result<()> {
     let flash = fs::read(template)?;
     if flash.iter().any(|byte| *byte != 0) {
-        return Ok(fs::write(path, flash)?);
+        return Ok(private::write(path, &flash)?);
     }
-    Ok(fs::write(path, VariableStore::empty_for_virt(flash.len())?.as_bytes())?)
+    Ok(private::write(path, VariableStore::empty_for_virt(flash.len())?.as_bytes())?)
 }
 
 /// The boot entries of a network card for HTTP.
@@ -69,6 +70,6 @@ fn edit(
     change(&mut store).with_context(context)?;
     // The new file replaces the old by a rename, so that a crash leaves one or the other.
     let new = path.with_extension("new");
-    fs::write(&new, store.as_bytes()).with_context(context)?;
+    private::write(&new, store.as_bytes()).with_context(context)?;
     fs::rename(&new, path).with_context(context)
 }

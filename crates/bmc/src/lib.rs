@@ -4,52 +4,121 @@
 //! changes. A boot override with a URL becomes a boot entry in the machine's UEFI variables, so that its firmware
 //! performs one real HTTP boot.
 
+mod certificate;
 pub mod config;
 mod firmware;
+mod front;
+mod image;
 mod listener;
+mod logins;
 mod machine;
+mod private;
 mod qemu;
+mod recordings;
 mod setup;
 
-use std::sync::{Arc, Mutex};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
-use redfish::emulator::Emulator;
+use redfish::emulator::EmulatedFault;
 use tokio::net::TcpListener;
-use tracing::info;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
 
-pub use config::BmcConfig;
-use setup::BmcClock;
+use self::certificate::Validity;
+pub use self::config::BmcConfig;
+use self::config::MachineConfig;
+use self::front::{BmcFront, CommonParts, TreeCache};
+use self::setup::BmcClock;
 
-/// Serves until `end`, or until its socket fails. Its machines end with it.
+/// Serves until `end`. Its machines end with it.
 ///
 /// # Errors
-/// The configuration names missing files or programs, or the address is in use.
+/// The configuration names missing files or programs, or an address is in use.
 pub async fn serve(
     config: BmcConfig,
     end: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
     config.check()?;
-    let mut emulator = Emulator::new(&config.username, &config.password);
-    for machine in &config.machines {
-        let macs: Vec<_> = machine.nics.iter().map(|nic| nic.mac.to_string()).collect();
-        emulator.add_system(&machine.id, &macs, machine.platform);
+    private::make_folder(&config.state_dir)
+        .with_context(|| format!("making the folder {}", config.state_dir.display()))?;
+    if let Err(failed) = listener::raise_open_files() {
+        warn!("the number of open files stays as it is: {failed}");
     }
-    emulator.set_faults(config.faults.clone());
-    let emulator = Arc::new(Mutex::new(emulator));
-    let clock = BmcClock::start();
-    let machines = machine::start_all(&config, &emulator, clock)?;
-    let socket = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("listening on {}", config.listen))?;
-    let address = socket.local_addr()?;
-    for machine in &config.machines {
-        let path = machine.platform.system_path(&machine.id);
-        info!(system = machine.id, "http://{address}{path}");
+    let mut common = CommonParts {
+        users: logins::users(&config)?,
+        trees: TreeCache::default(),
+        clock: BmcClock::start(),
+    };
+    let mut bmcs = JoinSet::new();
+    let mut count = 0;
+    for unit in bmc_units(&config) {
+        let front = BmcFront::start(&config, &unit.machines, unit.number, &mut common)?;
+        let tls = certificate::acceptor(&config, unit.validity(&config))?;
+        let socket = TcpListener::bind(unit.listen)
+            .await
+            .with_context(|| format!("listening on {}", unit.listen))?;
+        unit.report(socket.local_addr()?, tls.is_some());
+        bmcs.spawn(listener::serve(socket, Arc::new(front), tls));
+        count += 1;
     }
-    info!("ready: {} machines behind http://{address}/redfish/v1/", config.machines.len());
-    axum::serve(socket, listener::router(emulator, machines, clock))
-        .with_graceful_shutdown(end)
-        .await
-        .context("serving Redfish")
+    info!("ready: {count} BMCs");
+    end.await;
+    Ok(())
+}
+
+/// A BMC to start: its address, and the machines behind it.
+struct BmcUnit<'a> {
+    listen: SocketAddr,
+    machines: Vec<&'a MachineConfig>,
+    /// The position among the BMCs of the same machine.
+    number: u16,
+}
+
+impl BmcUnit<'_> {
+    fn validity(&self, config: &BmcConfig) -> Validity {
+        let own = self.machines.iter().flat_map(|machine| &machine.faults);
+        let expired = config
+            .faults
+            .iter()
+            .chain(own)
+            .any(|rule| rule.fault == EmulatedFault::CertificateExpired);
+        if expired { Validity::Expired } else { Validity::Valid }
+    }
+
+    fn report(&self, address: SocketAddr, has_tls: bool) {
+        let scheme = if has_tls { "https" } else { "http" };
+        if !has_tls && !address.ip().is_loopback() && self.number == 0 {
+            warn!("{address} is reached from other hosts without TLS: passwords can be read there");
+        }
+        for machine in &self.machines {
+            let path = machine.platform.system_path(&machine.id);
+            let path = if machine.tree.is_some() { "/redfish/v1" } else { &path };
+            info!(system = machine.id, "{scheme}://{address}{path}");
+        }
+    }
+}
+
+/// The BMCs: one for the machines without an address of their own, and one for each other.
+fn bmc_units(config: &BmcConfig) -> Vec<BmcUnit<'_>> {
+    let (own, shared): (Vec<_>, Vec<_>) =
+        config.machines.iter().partition(|machine| machine.listen.is_some());
+    let mut units = Vec::new();
+    if !shared.is_empty() {
+        units.push(BmcUnit { listen: config.listen, machines: shared, number: 0 });
+    }
+    for machine in own {
+        let Some(first) = machine.listen else { continue };
+        for number in 0..machine.count {
+            let port = match first.port() {
+                // Any free one.
+                0 => 0,
+                port => port.saturating_add(number),
+            };
+            let listen = SocketAddr::new(first.ip(), port);
+            units.push(BmcUnit { listen, machines: vec![machine], number });
+        }
+    }
+    units
 }

@@ -1,44 +1,93 @@
-//! From HTTP to the emulator and back.
+//! From HTTP to the emulator and back: the connections of one BMC.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
 
-use axum::Router;
+use anyhow::Result;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
 use axum::response::{Html, IntoResponse as _, Json, Response};
-use http::{HeaderMap, HeaderValue, StatusCode};
-use redfish::emulator::{Emulator, EmulatorRequest, EmulatorResponse, PowerEffect};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use redfish::emulator::{EmulatorRequest, EmulatorResponse};
 use serde_json::Value;
-use tokio::time::sleep;
-use tracing::{debug, error};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::time::{Duration, sleep};
+use tokio_rustls::TlsAcceptor;
+use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use crate::machine::{PowerOrder, QemuMachines};
-use crate::setup::BmcClock;
+use crate::front::BmcFront;
 
 /// More than any request to this BMC needs.
 const LARGEST_BODY: usize = 64 * 1024;
 
-#[derive(Clone)]
-struct BmcListener {
-    emulator: Arc<Mutex<Emulator>>,
-    machines: QemuMachines,
-    clock: BmcClock,
+/// The pause after a failed accept, which mostly means too many open files.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The end of a connection that a fault closes.
+#[derive(Debug)]
+struct CutConnection;
+
+impl fmt::Display for CutConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a fault closes the connection")
+    }
 }
 
-/// The emulator answers every path.
-pub(crate) fn router(
-    emulator: Arc<Mutex<Emulator>>,
-    machines: QemuMachines,
-    clock: BmcClock,
-) -> Router {
-    Router::new().fallback(answer).with_state(BmcListener { emulator, machines, clock })
+impl std::error::Error for CutConnection {}
+
+/// Serves one BMC until its task is cancelled.
+pub(crate) async fn serve(
+    socket: TcpListener,
+    bmc: Arc<BmcFront>,
+    tls: Option<TlsAcceptor>,
+) -> Infallible {
+    loop {
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(failed) => {
+                warn!("a connection cannot be accepted: {failed}");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (bmc, tls) = (Arc::clone(&bmc), tls.clone());
+        tokio::spawn(async move {
+            let ended = match tls {
+                Some(tls) => match tls.accept(stream).await {
+                    Ok(stream) => serve_connection(stream, bmc).await,
+                    Err(failed) => return debug!("TLS fails: {failed}"),
+                },
+                None => serve_connection(stream, bmc).await,
+            };
+            if let Err(failed) = ended {
+                debug!("a connection ended: {failed}");
+            }
+        });
+    }
 }
 
-async fn answer(State(bmc): State<BmcListener>, request: Request<Body>) -> Response {
+async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    bmc: Arc<BmcFront>,
+) -> hyper::Result<()> {
+    let service = service_fn(move |request| answer(Arc::clone(&bmc), request));
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await
+}
+
+async fn answer(bmc: Arc<BmcFront>, request: Request<Incoming>) -> Result<Response, CutConnection> {
     let (head, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, LARGEST_BODY).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response();
+    let Ok(body) = to_bytes(Body::new(body), LARGEST_BODY).await else {
+        return Ok((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response());
     };
     let fresh = Uuid::new_v4().simple().to_string();
     let request = EmulatorRequest {
@@ -51,29 +100,18 @@ async fn answer(State(bmc): State<BmcListener>, request: Request<Body>) -> Respo
         fresh: &fresh,
         now: bmc.clock.now(),
     };
-    let (response, effect) =
-        bmc.emulator.lock().unwrap_or_else(PoisonError::into_inner).answer(&request);
+    let (response, effect) = bmc.emulator().answer(&request);
     debug!("{} {} {}", head.method, head.uri.path(), response.status);
+    // A power action completes before its answer, so that the client may rely on it.
     if let Some(effect) = effect
-        && let Err(failed) = act(&bmc.machines, effect).await
+        && let Err(failed) = bmc.perform(effect).await
     {
         error!("{failed:#}");
         let words = format!("the machine could not be switched: {failed:#}\n");
-        return (StatusCode::INTERNAL_SERVER_ERROR, words).into_response();
+        return Ok((StatusCode::INTERNAL_SERVER_ERROR, words).into_response());
     }
     sleep(response.delay).await;
-    into_http(response)
-}
-
-/// A power action completes before its answer, so that the client may rely on it.
-async fn act(machines: &QemuMachines, effect: PowerEffect) -> anyhow::Result<()> {
-    match effect {
-        PowerEffect::Start { system } => machines.order(&system, PowerOrder::Start).await,
-        PowerEffect::Stop { system } => machines.order(&system, PowerOrder::Stop).await,
-        PowerEffect::ShutDown { system } => machines.order(&system, PowerOrder::ShutDown).await,
-        PowerEffect::Restart { system } => machines.order(&system, PowerOrder::Restart).await,
-        PowerEffect::Interrupt { system } => machines.order(&system, PowerOrder::Interrupt).await,
-    }
+    if response.cut { Err(CutConnection) } else { Ok(into_http(response)) }
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
@@ -93,4 +131,12 @@ fn into_http(response: EmulatorResponse) -> Response {
         }
     }
     http
+}
+
+/// Lets the process open as many files as it may: each BMC listens at its own address.
+pub(crate) fn raise_open_files() -> io::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }

@@ -1,7 +1,5 @@
 //! One machine: off, or a QEMU process that is watched until it ends.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +7,7 @@ use redfish::emulator::{Emulator, NextBoot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
-use crate::config::BmcConfig;
+use crate::image;
 use crate::qemu::{Qemu, QemuEnd};
 use crate::setup::{BmcClock, MachineSetup};
 
@@ -24,42 +22,27 @@ pub(crate) enum PowerOrder {
     Interrupt,
 }
 
-/// All machines, by the IDs of their systems.
-#[derive(Clone)]
-pub(crate) struct QemuMachines(Arc<BTreeMap<String, mpsc::Sender<PendingOrder>>>);
+/// The orders to one machine.
+pub(crate) struct MachineOrders(mpsc::Sender<PendingOrder>);
 
 type PendingOrder = (PowerOrder, oneshot::Sender<Result<()>>);
 
-/// Creates each machine's folder, and starts its task.
-pub(crate) fn start_all(
-    config: &BmcConfig,
-    emulator: &Arc<Mutex<Emulator>>,
+/// Starts a machine's task.
+pub(crate) fn start_machine(
+    setup: MachineSetup,
+    emulator: Arc<Mutex<Emulator>>,
     clock: BmcClock,
-) -> Result<QemuMachines> {
-    let mut machines = BTreeMap::new();
-    for machine in &config.machines {
-        let dir = config.state_dir.join(&machine.id);
-        fs::create_dir_all(&dir).with_context(|| format!("making the folder {}", dir.display()))?;
-        let setup = MachineSetup {
-            machine: machine.clone(),
-            qemu: config.qemu.clone().unwrap_or_else(|| machine.architecture.qemu().into()),
-            acceleration: config.acceleration,
-            dir,
-        };
-        let (orders, receiver) = mpsc::channel(8);
-        let switch = MachineTask { setup, emulator: Arc::clone(emulator), orders: receiver, clock };
-        tokio::spawn(switch.run());
-        machines.insert(machine.id.clone(), orders);
-    }
-    Ok(QemuMachines(Arc::new(machines)))
+) -> MachineOrders {
+    let (orders, receiver) = mpsc::channel(8);
+    tokio::spawn(MachineTask { setup, emulator, orders: receiver, clock }.run());
+    MachineOrders(orders)
 }
 
-impl QemuMachines {
+impl MachineOrders {
     /// Gives an order, and waits until it is carried out.
-    pub(crate) async fn order(&self, system: &str, order: PowerOrder) -> Result<()> {
-        let orders = self.0.get(system).with_context(|| format!("there is no system {system}"))?;
+    pub(crate) async fn order(&self, order: PowerOrder) -> Result<()> {
         let (done, carried_out) = oneshot::channel();
-        orders.send((order, done)).await.context("the machine's task has ended")?;
+        self.0.send((order, done)).await.context("the machine's task has ended")?;
         carried_out.await.context("the machine's task has ended")?
     }
 }
@@ -158,6 +141,9 @@ impl MachineTask {
             }
             NextBoot::Pxe { nic } => info!(system = self.setup.machine.id, nic, "starts by PXE"),
             NextBoot::Cd(_) => info!(system = self.setup.machine.id, "starts from its virtual CD"),
+        }
+        if let NextBoot::Cd(url) = &next {
+            image::fetch(url, &self.setup.cd()).await?;
         }
         Qemu::start(&self.setup, &next).await
     }

@@ -1,7 +1,8 @@
 //! One run of QEMU, from power-on to its end.
 
 use std::ffi::OsString;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -16,6 +17,7 @@ use tracing::debug;
 
 use crate::config::{Architecture, DiskConfig, DiskModel, FirmwareConfig, Ip, NicConfig};
 use crate::firmware;
+use crate::private;
 use crate::setup::{MachineSetup, nic_device};
 
 /// A running machine.
@@ -49,7 +51,7 @@ impl Qemu {
         // QEMU connects to this socket, which gives an event to wait for.
         let listener = UnixListener::bind(&monitor)
             .with_context(|| format!("listening on {}", monitor.display()))?;
-        let mut child = spawn(setup, &variables, &monitor, DeviceOrder::of(next))?;
+        let mut child = spawn(setup, &variables, &monitor, next)?;
         let stream = tokio::select! {
             connected = listener.accept() => connected.context("QEMU's monitor")?.0,
             ended = child.wait() => {
@@ -107,19 +109,18 @@ impl Qemu {
     }
 }
 
-fn spawn(
-    setup: &MachineSetup,
-    variables: &Path,
-    monitor: &Path,
-    order: DeviceOrder,
-) -> Result<Child> {
+fn spawn(setup: &MachineSetup, variables: &Path, monitor: &Path, next: &NextBoot) -> Result<Child> {
     let stderr = setup.dir.join("qemu.stderr");
-    let stderr = File::create(&stderr).with_context(|| format!("making {}", stderr.display()))?;
+    private::write(&stderr, b"").with_context(|| format!("making {}", stderr.display()))?;
+    let stderr = private::open(&stderr)?;
+    // QEMU appends to it.
+    let console = setup.dir.join("console.log");
+    private::open(&console).with_context(|| format!("making {}", console.display()))?;
     // `setpriv` ends every machine with its BMC, however the BMC ends.
     Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
         .arg(&setup.qemu)
-        .args(arguments(setup, variables, monitor, order))
+        .args(arguments(setup, variables, monitor, next))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr)
@@ -141,7 +142,7 @@ fn make_disk(disk: &DiskConfig) -> Result<()> {
         return Ok(());
     }
     let context = || format!("making the disk {}", disk.path.display());
-    let file = OpenOptions::new().write(true).create_new(true).open(&disk.path);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&disk.path);
     file.with_context(context)?.set_len(disk.size_mib * 1024 * 1024).with_context(context)
 }
 
@@ -175,8 +176,10 @@ fn arguments(
     setup: &MachineSetup,
     variables: &Path,
     monitor: &Path,
-    order: DeviceOrder,
+    next: &NextBoot,
 ) -> Vec<OsString> {
+    let order = DeviceOrder::of(next);
+    let boots_cd = matches!(next, NextBoot::Cd(_));
     let machine = &setup.machine;
     let mut arguments = QemuArguments::default();
     let architecture = machine.architecture;
@@ -202,12 +205,13 @@ fn arguments(
     let monitor = format!("socket,id=monitor,path={}", monitor.display());
     arguments.add(["-chardev", &monitor, "-mon", "chardev=monitor,mode=control"]);
     let FirmwareConfig { pxe, ip, logo_secs, .. } = &machine.firmware;
+    let pxe = *pxe || matches!(next, NextBoot::Pxe { .. });
     let has = |version| ip.contains(&version);
     for (feature, on) in [
         ("IPv4Support", has(Ip::Ipv4)),
         ("IPv6Support", has(Ip::Ipv6)),
-        ("IPv4PXESupport", *pxe && has(Ip::Ipv4)),
-        ("IPv6PXESupport", *pxe && has(Ip::Ipv6)),
+        ("IPv4PXESupport", pxe && has(Ip::Ipv4)),
+        ("IPv6PXESupport", pxe && has(Ip::Ipv6)),
     ] {
         let on = if on { 'y' } else { 'n' };
         arguments.add(["-fw_cfg", &format!("name=opt/org.tianocore/{feature},string={on}")]);
@@ -219,7 +223,7 @@ fn arguments(
     for (number, nic) in machine.nics.iter().enumerate() {
         arguments.add_nic(number, nic, order);
     }
-    let has_ahci = machine.disks.iter().any(|disk| disk.model == DiskModel::Ahci);
+    let has_ahci = boots_cd || machine.disks.iter().any(|disk| disk.model == DiskModel::Ahci);
     match architecture {
         // The board has one, whose first port is `ide.0`.
         Architecture::X64 => {}
@@ -228,6 +232,9 @@ fn arguments(
     }
     for (number, disk) in machine.disks.iter().enumerate() {
         arguments.add_disk(number, disk, order);
+    }
+    if boots_cd {
+        arguments.add_cd(&setup.cd());
     }
     arguments.0
 }
@@ -253,6 +260,13 @@ impl QemuArguments {
         self.add(["-netdev", &backend, "-device", &device]);
     }
 
+    /// Adds a CD that the firmware boots before everything else.
+    fn add_cd(&mut self, path: &Path) {
+        let drive =
+            format!("if=none,id=cd,media=cdrom,readonly=on,format=raw,file={}", path.display());
+        self.add(["-drive", &drive, "-device", "ide-cd,bus=ide.5,drive=cd,bootindex=0"]);
+    }
+
     fn add_disk(&mut self, number: usize, disk: &DiskConfig, order: DeviceOrder) {
         let path = disk.path.display();
         let drive = format!("if=none,id=disk{number},format=raw,file={path}");
@@ -261,7 +275,7 @@ impl QemuArguments {
             DiskModel::Ahci => format!("ide-hd,bus=ide.{number}"),
             DiskModel::Nvme => format!("nvme,serial=nvme{number}"),
         };
-        let device = format!("{device},drive=disk{number}{}", order.index(number));
+        let device = format!("{device},drive=disk{number}{}", order.index(1 + number));
         self.add(["-drive", &drive, "-device", &device]);
     }
 }
@@ -298,7 +312,7 @@ mod tests {
             acceleration: config.acceleration,
             dir: "/s/1".into(),
         };
-        let arguments = arguments(&setup, Path::new("/v"), Path::new("/m"), DeviceOrder::of(next));
+        let arguments = arguments(&setup, Path::new("/v"), Path::new("/m"), next);
         arguments.join(" ".as_ref()).into_string().unwrap()
     }
 
@@ -314,13 +328,32 @@ mod tests {
     fn a_usual_boot_puts_the_disk_first() {
         let line = line();
 
-        assert!(line.contains("ide-hd,bus=ide.0,drive=disk0,bootindex=0"), "{line}");
+        assert!(line.contains("ide-hd,bus=ide.0,drive=disk0,bootindex=1"), "{line}");
         assert!(line.contains("addr=0x10,bootindex=100"), "{line}");
     }
 
     #[test]
     fn a_boot_over_http_keeps_to_the_order_in_the_variables() {
         assert!(!line_for(&NextBoot::Http { nic: 0 }).contains("bootindex"));
+    }
+
+    #[test]
+    fn a_virtual_cd_is_there_for_the_boot_from_it_only() {
+        let cd = line_for(&NextBoot::Cd("http://a/b.iso".to_owned()));
+
+        assert!(
+            cd.contains("file=/s/1/cd.iso -device ide-cd,bus=ide.5,drive=cd,bootindex=0"),
+            "{cd}"
+        );
+        assert!(!line().contains("ide-cd"));
+    }
+
+    #[test]
+    fn a_boot_by_pxe_switches_it_on_in_the_firmware() {
+        let pxe = line_for(&NextBoot::Pxe { nic: 0 });
+
+        assert!(pxe.contains("name=opt/org.tianocore/IPv6PXESupport,string=y "), "{pxe}");
+        assert!(!pxe.contains("bootindex"), "{pxe}");
     }
 
     #[test]

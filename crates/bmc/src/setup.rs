@@ -28,6 +28,13 @@ pub(crate) struct MachineSetup {
     pub(crate) dir: PathBuf,
 }
 
+impl MachineSetup {
+    /// The image in the virtual CD.
+    pub(crate) fn cd(&self) -> PathBuf {
+        self.dir.join("cd.iso")
+    }
+}
+
 /// A network card's device number on the first PCI bus, which its boot entries contain. QEMU uses the lower numbers
 /// itself.
 pub(crate) fn nic_device(number: usize) -> u8 {

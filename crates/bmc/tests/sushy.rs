@@ -39,6 +39,46 @@ async fn sushy_sets_an_override_and_switches_the_power() {
     assert_eq!(boots_once_from("variables.fd"), None, "the later boots were usual ones");
 }
 
+#[tokio::test]
+async fn sushy_loads_each_platform_and_boots_it_in_its_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let platforms = [
+        "generic",
+        "ami",
+        "dell-idrac9",
+        "dell-idrac10",
+        "hpe-ilo5",
+        "hpe-ilo6",
+        "lenovo-xcc",
+        "supermicro",
+        "openbmc",
+        "nvidia-bluefield",
+    ];
+    let addresses = platforms.map(|_| free_address());
+    let mut text =
+        format!("username = 'admin'\npassword = 'secret'\nstate_dir = {:?}\n", dir.path());
+    for (platform, address) in platforms.iter().zip(&addresses) {
+        text.push_str(&format!(
+            "[[machine]]\nid = '{platform}'\nplatform = '{platform}'\ndriver = 'fake'\n\
+             listen = '{address}'\nnics = [{{ mac = '52:54:00:00:00:01' }}]\n"
+        ));
+    }
+    let config: BmcConfig = toml::from_str(&text).unwrap();
+    let serving = tokio::spawn(bmc::serve(config, future::pending()));
+    for address in addresses {
+        while TcpStream::connect(address).await.is_err() {
+            assert!(!serving.is_finished(), "it does not serve: {:?}", serving.await);
+            yield_now().await;
+        }
+    }
+
+    let named = platforms.iter().zip(addresses).map(|(name, to)| format!("{name}=http://{to}"));
+    let drive =
+        Command::new(python()).arg(beside_this("platforms.py")).args(named).output().await.unwrap();
+
+    assert!(drive.status.success(), "{}", String::from_utf8_lossy(&drive.stderr));
+}
+
 fn config(state_dir: &Path, listen: SocketAddr) -> BmcConfig {
     let qemu = beside_this("qemu");
     toml::from_str(&format!(

@@ -2,6 +2,7 @@
 
 pub mod answers;
 pub mod host_addresses;
+pub mod htpasswd;
 pub mod http_server;
 pub mod listen;
 pub mod repeats;

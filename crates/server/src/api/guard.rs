@@ -4,23 +4,22 @@
 //! name and without a login.
 
 mod hosts;
-mod htpasswd;
 mod logins;
 pub(super) mod users;
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use tower::Layer as _;
+use transport::htpasswd::Htpasswd;
 
 use self::hosts::{ApiNames, Authority, ForeignPage, WrongHost, is_json};
-use self::htpasswd::Htpasswd;
 use self::users::{ApiUser, NotLoggedIn, Users};
 use super::routes;
 use crate::config;
@@ -53,8 +52,8 @@ impl OperatorGuard {
     /// The file cannot be used.
     pub(crate) fn check_users(settings: &config::ApiConfig) -> Option<Result<String>> {
         let path = settings.users.as_ref()?;
-        let said = |(users, _): (Htpasswd, _)| format!("{} of {}", users.len(), path.display());
-        Some(Htpasswd::read(path).map(said))
+        let said = |(users, _): (Htpasswd, _)| format!("{} of {}", users.count(), path.display());
+        Some(Htpasswd::read(path).map(said).context("users in [api]"))
     }
 
     /// Guards all of `routes`.
@@ -222,5 +221,5 @@ fn not_logged_in(refused: NotLoggedIn) -> Response {
 pub fn users_in(text: &str) -> Result<usize> {
     let users = Htpasswd::parse(text)?;
     let _ = users.hash_of("nobody", text.len());
-    Ok(users.len())
+    Ok(users.count())
 }

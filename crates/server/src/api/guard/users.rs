@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -18,9 +18,9 @@ use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout};
 use tracing::{error, info, warn};
+use transport::htpasswd::{Htpasswd, PasswordHash, UsersFileStamp};
 use transport::repeats;
 
-use super::htpasswd::{Htpasswd, PasswordHash, UsersFileStamp};
 use super::logins::{LoginDigest, LoginSource, Logins, TooManyFailures};
 
 /// Longest password, in bytes. bcrypt ignores the rest.
@@ -129,8 +129,8 @@ impl Users {
     /// # Errors
     /// The file cannot be used.
     pub(super) fn open(path: &Path) -> Result<Self> {
-        let (users, stamp) = Htpasswd::read(path)?;
-        info!("users of the API: {}, of {}", users.len(), path.display());
+        let (users, stamp) = Htpasswd::read(path).context("users in [api]")?;
+        info!("users of the API: {}, of {}", users.count(), path.display());
         let known = UsersFileState { users: Arc::new(users), stamp, trouble: None };
         let half = std::thread::available_parallelism().map_or(1, |all| all.get().div_ceil(2));
         Ok(Self(Arc::new(SharedUsers {
@@ -145,11 +145,11 @@ impl Users {
     /// Reads the file again. If it cannot be used, the users stay the same, and the reason is logged.
     pub(super) fn reload(&self) {
         let inner = &*self.0;
-        match Htpasswd::read(&inner.path) {
+        match Htpasswd::read(&inner.path).context("users in [api]") {
             Ok((users, stamp)) => {
                 let mut known = locked(&inner.known);
                 if *known.users != users {
-                    info!("users of the API: {} now, of {}", users.len(), inner.path.display());
+                    info!("users of the API: {} now, of {}", users.count(), inner.path.display());
                 }
                 *known = UsersFileState { users: Arc::new(users), stamp, trouble: None };
             }

@@ -23,15 +23,15 @@ const BCRYPT_KINDS: [&str; 3] = ["$2a$", "$2b$", "$2y$"];
 
 /// All users, by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Htpasswd(BTreeMap<String, PasswordHash>);
+pub struct Htpasswd(BTreeMap<String, PasswordHash>);
 
 /// A bcrypt hash in the form `$2y$10$…`.
 #[derive(Clone, PartialEq, Eq)]
-pub(super) struct PasswordHash(String);
+pub struct PasswordHash(String);
 
 /// The identity and times of a file, which change with the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UsersFileStamp {
+pub struct UsersFileStamp {
     device: u64,
     inode: u64,
     bytes: u64,
@@ -45,14 +45,15 @@ impl fmt::Debug for PasswordHash {
 }
 
 impl PasswordHash {
-    pub(super) fn as_str(&self) -> &str {
+    /// The hash in the form of the file.
+    pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
 impl UsersFileStamp {
     /// The stamp of the file at `path`.
-    pub(super) fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         path.metadata().ok().map(|metadata| Self::from(&metadata))
     }
 
@@ -80,13 +81,12 @@ impl Htpasswd {
     ///
     /// # Errors
     /// A message with the path: not readable, not a regular file, too large, world-writable, or with an invalid line.
-    pub(super) fn read(path: &Path) -> Result<(Self, Option<UsersFileStamp>)> {
+    pub fn read(path: &Path) -> Result<(Self, Option<UsersFileStamp>)> {
         let shown = path.display();
-        let (text, stamp) = text_of(path).with_context(|| {
-            format!("the file of users {shown} (users in [api]) cannot be used")
-        })?;
-        let users = Self::parse(&text)
-            .with_context(|| format!("the file of users {shown} (users in [api]) is wrong"))?;
+        let (text, stamp) =
+            text_of(path).with_context(|| format!("the file of users {shown} cannot be used"))?;
+        let users =
+            Self::parse(&text).with_context(|| format!("the file of users {shown} is wrong"))?;
         Ok((users, stamp))
     }
 
@@ -94,7 +94,7 @@ impl Htpasswd {
     ///
     /// # Errors
     /// A message with the line number.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub fn parse(text: &str) -> Result<Self> {
         let mut users = BTreeMap::new();
         for (at, line) in text.lines().enumerate() {
             let line = line.trim();
@@ -111,7 +111,7 @@ impl Htpasswd {
 
     /// The hash of a user's password. For an unknown user, the hash of another user selected by `other`, so that the
     /// check takes as long.
-    pub(super) fn hash_of(&self, user: &str, other: usize) -> (Option<&str>, &PasswordHash) {
+    pub fn hash_of(&self, user: &str, other: usize) -> (Option<&str>, &PasswordHash) {
         if let Some((user, hash)) = self.0.get_key_value(user) {
             return (Some(user), hash);
         }
@@ -120,7 +120,7 @@ impl Htpasswd {
     }
 
     /// Number of users.
-    pub(super) fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.0.len()
     }
 }
@@ -203,7 +203,7 @@ mod tests {
 
         let users = Htpasswd::parse(&text).unwrap();
 
-        assert_eq!(users.len(), 2);
+        assert_eq!(users.count(), 2);
         assert_eq!(users.hash_of("Björn", 0).0, Some("Björn"));
         assert_eq!(users.hash_of("ann ", 0).0, None);
         assert!(!format!("{users:?}").contains("xPqU"), "a hash is shown");
@@ -238,7 +238,7 @@ mod tests {
         assert!(said(&path).contains("No such file"));
         fs::write(&path, format!("ann:{SECRET}")).unwrap();
         fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(Htpasswd::read(&path).unwrap().0.len(), 1);
+        assert_eq!(Htpasswd::read(&path).unwrap().0.count(), 1);
         fs::set_permissions(&path, Permissions::from_mode(0o666)).unwrap();
         assert!(said(&path).contains("everybody may write it"));
         assert!(said(dir.path()).contains("not a regular file"));
