@@ -11,6 +11,7 @@ use futures::future::join_all;
 use hardware::Mac;
 use ipnet::IpNet;
 use netboot::network_check::boot_url::CheckedUrl;
+use netboot::network_check::own_interface::OwnInterface;
 use netboot::network_check::port_holders::{PortHolder, PortPlace};
 use netboot::network_check::{dhcp_servers, routers};
 use netboot::network_settings::NetworkSettings;
@@ -57,12 +58,27 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
         is_running |= matches!(holder, Ok(PortHolder::Us(_)));
         all.push(named(&format!("UDP port {port}"), holder.map(|holder| holder.to_string())));
     }
-    let (four, six) = (network.needs_v4(), network.pool6.is_some());
-    let own4 = host.own(network, true).filter(|_| four);
-    let own6 = host.own(network, false).filter(|_| six);
+    let own4 = host.own(network, true).filter(|_| network.needs_v4());
     if let Some(own) = own4.filter(|_| config.dhcp.tftp) {
         all.push(named("UDP port 69 (TFTP)", has_tftp(own.addr())));
     }
+    all.extend(look_around(config, network, machines, &host, is_running).await);
+    all
+}
+
+/// The checks that send requests. `is_running` means that this service answers on the network.
+async fn look_around(
+    config: &Config,
+    network: &NetworkSettings,
+    machines: &[Mac],
+    host: &OwnInterface,
+    is_running: bool,
+) -> Vec<Found> {
+    let name = &network.interface;
+    let named = |what: &str, found| (format!("{name}: {what}"), found);
+    let (four, six) = (network.needs_v4(), network.pool6.is_some());
+    let own4 = host.own(network, true).filter(|_| four);
+    let own6 = host.own(network, false).filter(|_| six);
     // If this service is not running, no answer is its own, whatever address it comes from.
     let own: Vec<IpAddr> = host.addresses.iter().map(IpNet::addr).filter(|_| is_running).collect();
     let url = |near: Option<IpNet>| async move {
@@ -80,6 +96,7 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
         url(own4),
         url(own6),
     );
+    let mut all = Vec::new();
     all.extend(near.into_iter().flatten().map(|near| named("on the link", near)));
     all.extend(offers.map(|offers| {
         named(
