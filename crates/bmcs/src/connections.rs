@@ -26,7 +26,7 @@ const BETWEEN_SWEEPS: Duration = Duration::from_secs(60);
 /// Number of BMCs that are remembered at once, as long as no link uses more.
 const MOST_BMCS: usize = 20_000;
 /// Number of sessions that are closed at once.
-const CLOSED_AT_ONCE: usize = 32;
+const CLOSED_AT_ONCE: usize = 256;
 /// Time limit for closing all sessions.
 const CLOSE_ALL: Duration = Duration::from_secs(10);
 

@@ -19,12 +19,15 @@ use tokio::time::Instant;
 use crate::http_client::{RequestCredentials, TokenAnswer};
 use crate::record::{BmcRecord, BmcSession, LoginState};
 use crate::session_answer::{
-    SESSIONS, SessionAnswer, meaning, opened_session, sessions_in_root, with_slash,
+    SESSIONS, SessionAnswer, meaning, opened_session, redirect_within, sessions_in_root,
 };
 use crate::settings::{BmcAuthType, BmcUser};
 
 /// Time of basic authentication after the BMC had no session to spare.
 const WITHOUT_SESSION: Duration = Duration::from_secs(300);
+
+/// Number of characters of a `Location` in an error.
+const SHOWN_LOCATION: usize = 200;
 
 const SERVICE_ROOT: &str = "/redfish/v1/";
 
@@ -131,6 +134,8 @@ impl<F> BmcCaller<'_, F> {
                 return RequestLogin::Session(session);
             }
             Ok((SessionAnswer::Refused, refused)) => Ok(refused.answer),
+            // The answer itself would look like that to the request.
+            Ok((SessionAnswer::Moved, moved)) => Err(elsewhere(&moved.answer)),
             Ok((SessionAnswer::NotOffered, _)) if self.auth_type == BmcAuthType::Auto => {
                 return RequestLogin::Trial(BasicTrial { state, otherwise: None });
             }
@@ -226,7 +231,7 @@ impl<F> BmcCaller<'_, F> {
         user: &BmcUser,
     ) -> Result<(SessionAnswer, TokenAnswer), ChannelFailure> {
         let mut answer = self.post_session_at(path, user).await?;
-        if let Some(path) = with_slash(path, &answer.answer) {
+        if let Some(path) = redirect_within(&self.record.address, path, &answer.answer) {
             answer = self.post_session_at(&path, user).await?;
         }
         Ok((meaning(&answer.answer, answer.token.is_some()), answer))
@@ -324,6 +329,15 @@ fn unsent(failure: ChannelFailure) -> ChannelFailure {
         }
         ChannelFailure::NotConnected(_) | ChannelFailure::Unusable(_) => failure,
     }
+}
+
+fn elsewhere(answer: &RedfishAnswer) -> ChannelFailure {
+    let location: String =
+        answer.location.iter().flat_map(|text| text.chars()).take(SHOWN_LOCATION).collect();
+    ChannelFailure::Unusable(format!(
+        "the BMC answers {} to a login, and names {location:?}: correct redfish_address",
+        answer.status
+    ))
 }
 
 fn not_offered(answer: &RedfishAnswer) -> ChannelFailure {

@@ -21,6 +21,8 @@ pub(crate) enum SessionAnswer {
     Busy,
     /// There are no sessions, or they do not work.
     NotOffered,
+    /// The BMC is to be called elsewhere.
+    Moved,
 }
 
 /// What the answer means; `has_token` says whether it has a token.
@@ -32,6 +34,7 @@ pub(crate) fn meaning(answer: &RedfishAnswer, has_token: bool) -> SessionAnswer 
         status if !status.is_success() && says_table_full(&answer.body) => SessionAnswer::TableFull,
         StatusCode::FORBIDDEN => SessionAnswer::Refused,
         status if status.is_server_error() => SessionAnswer::Busy,
+        status if status.is_redirection() => SessionAnswer::Moved,
         _ => SessionAnswer::NotOffered,
     }
 }
@@ -68,11 +71,13 @@ fn path_of(link: &str) -> Option<String> {
     Url::parse(link).ok().map(|url| url.path().to_owned())
 }
 
-/// The target of a redirect from `path` to itself with a slash, as iLO 4 and others make it.
-pub(crate) fn with_slash(path: &str, answer: &RedfishAnswer) -> Option<String> {
-    let target = answer.location.as_deref().and_then(path_of)?;
-    let is_same = answer.status.is_redirection() && target.strip_suffix('/') == Some(path);
-    is_same.then_some(target)
+/// The path that a redirect from `path` leads to, if scheme, host and port stay the same: iLO 4 and others redirect to
+/// the same path with a slash.
+pub(crate) fn redirect_within(address: &Url, path: &str, answer: &RedfishAnswer) -> Option<String> {
+    let location = answer.location.as_deref().filter(|_| answer.status.is_redirection())?;
+    let target = address.join(path).ok()?.join(location).ok()?;
+    let is_same = target.origin() == address.origin() && target.path() != path;
+    is_same.then(|| target.path().to_owned())
 }
 
 #[cfg(test)]
@@ -105,7 +110,7 @@ mod tests {
             (405, "", SessionAnswer::NotOffered),
             (501, "", SessionAnswer::NotOffered),
             (400, "", SessionAnswer::NotOffered),
-            (308, "", SessionAnswer::NotOffered),
+            (308, "", SessionAnswer::Moved),
         ] {
             let has_token = status == 201;
             assert_eq!(meaning(&answer(status, body), has_token), expected, "{status} {body}");
@@ -131,15 +136,22 @@ mod tests {
     }
 
     #[test]
-    fn only_a_redirect_to_the_same_path_with_a_slash_is_followed() {
-        let to = |location: &str| RedfishAnswer {
-            location: Some(location.to_owned()),
-            ..answer(308, "")
+    fn only_a_redirect_within_the_bmc_is_followed() {
+        let address = Url::parse("https://bmc/").unwrap();
+        let led = |status, location: &str| {
+            let location = Some(location.to_owned());
+            let answer = RedfishAnswer { location, ..answer(status, "") };
+            redirect_within(&address, "/a", &answer)
         };
 
-        assert_eq!(with_slash("/a", &to("/a/")), Some("/a/".to_owned()));
-        assert_eq!(with_slash("/a", &to("https://bmc/a/")), Some("/a/".to_owned()));
-        assert_eq!(with_slash("/a", &to("/b/")), None);
-        assert_eq!(with_slash("/a/", &to("/a/")), None);
+        for location in ["/a/", "https://bmc/a/", "//bmc/a/", "https://bmc:443/a/"] {
+            assert_eq!(led(308, location), Some("/a/".to_owned()), "{location}");
+        }
+        for location in
+            ["/a", "http://bmc/a/", "https://bmc:8443/a/", "//evil.example/a/", "https://"]
+        {
+            assert_eq!(led(308, location), None, "{location}");
+        }
+        assert_eq!(led(201, "/a/"), None);
     }
 }

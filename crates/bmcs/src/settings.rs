@@ -207,9 +207,26 @@ fn trust(driver_info: &Map<String, Value>, address: &Url) -> Result<BmcTrust, Wr
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+
+    proptest! {
+        #[test]
+        fn any_settings_are_read_or_refused_with_the_name_of_one(
+            setting in "redfish_(address|username|password|system_id|auth_type|tls|verify_ca|fingerprint)",
+            text in prop_oneof![".*", "(https?|ftp)://[^/]{0,9}(:[0-9]{0,6})?(/.{0,9})?", "\\[[0-9a-f:]{0,20}\\]"],
+        ) {
+            match read_with(&setting, json!(text)) {
+                Ok(settings) => prop_assert!(settings.address.has_host()),
+                Err(refused) => {
+                    let name = format!("driver_info/{setting} ");
+                    prop_assert!(refused.starts_with(&name), "{}", refused);
+                }
+            }
+        }
+    }
 
     fn read(driver_info: Value) -> Result<BmcSettings, String> {
         BmcSettings::of(driver_info.as_object().unwrap()).map_err(|error| error.to_string())

@@ -145,11 +145,13 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 async fn a_connection_that_the_bmc_closed_meanwhile_is_replaced() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let link = link_to(listener.local_addr().unwrap()).await;
+    let (close, mut close_now) = mpsc::channel(1);
     let (closed, mut closes) = mpsc::channel(1);
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             one_answer(&mut stream, ANSWER).await;
+            let () = close_now.recv().await.unwrap();
             drop(stream);
             closed.send(()).await.unwrap();
         }
@@ -157,6 +159,8 @@ async fn a_connection_that_the_bmc_closed_meanwhile_is_replaced() {
 
     for _ in 0..50 {
         assert_eq!(status(&link).await, 200);
+        close.send(()).await.unwrap();
+        // The next request is made before the client has seen the end of its connection.
         closes.recv().await.unwrap();
     }
 }

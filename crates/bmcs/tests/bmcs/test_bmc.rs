@@ -23,11 +23,15 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 pub(crate) const PASSWORD: &str = "geheim";
 pub(crate) const SESSIONS: &str = "/redfish/v1/SessionService/Sessions";
 pub(crate) const SYSTEM: &str = "/redfish/v1/Systems/1";
+
+/// Time in which something must happen.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 type Fault = Box<dyn FnMut(&Parts, &[u8]) -> Option<Response<Full<Bytes>>> + Send>;
 
@@ -141,9 +145,11 @@ impl TestBmc {
         self.shared.answers.add_permits(answers);
     }
 
-    /// Waits until so many requests are being answered at once.
+    /// Waits until so many requests, or more, are being answered at once.
     pub(crate) async fn reached(&self, requests: usize) {
-        self.shared.at_once.subscribe().wait_for(|now| *now == requests).await.unwrap();
+        let mut at_once = self.shared.at_once.subscribe();
+        let reached = at_once.wait_for(|now| *now >= requests);
+        timeout(PATIENCE, reached).await.expect("the requests come").unwrap();
     }
 
     pub(crate) fn most_at_once(&self) -> usize {
@@ -152,7 +158,9 @@ impl TestBmc {
 
     /// Waits until so many connections are open.
     pub(crate) async fn has_connections(&self, connections: usize) {
-        self.shared.connections.subscribe().wait_for(|now| *now == connections).await.unwrap();
+        let mut now = self.shared.connections.subscribe();
+        let has = now.wait_for(|now| *now == connections);
+        timeout(PATIENCE, has).await.expect("connections open or close").unwrap();
     }
 
     pub(crate) fn connections(&self) -> usize {

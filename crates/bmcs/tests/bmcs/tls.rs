@@ -17,6 +17,8 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use transport::tls::CertificateFingerprint;
 
@@ -175,6 +177,8 @@ async fn old_tls_needs_a_setting_which_the_failure_without_it_names() {
         (SslVersion::TLS1_2, "DHE-RSA-AES128-SHA"),
         (SslVersion::TLS1_1, "AES128-SHA"),
         (SslVersion::TLS1, "AES128-SHA"),
+        // A signature with MD5 and SHA-1.
+        (SslVersion::TLS1, "DHE-RSA-AES128-SHA"),
     ] {
         let (context, certificate) = old_server(version, cipher);
         let bmc = TestBmc::with_tls(TestTls::OpenSsl(context)).await;
@@ -198,4 +202,42 @@ async fn old_tls_needs_a_setting_which_the_failure_without_it_names() {
         let refused = asked(&bmc, "legacy", json!({})).await;
         assert!(refused.contains(&format!("or redfish_fingerprint to {shown}")), "{refused}");
     }
+}
+
+/// As BMCs of 2014 have them: secure ciphers, and a certificate of version 1.
+#[tokio::test]
+async fn a_certificate_of_an_old_form_can_be_pinned_with_outdated_tls() {
+    let (context, certificate) = old_server(SslVersion::TLS1_2, "ECDHE-RSA-AES128-GCM-SHA256");
+    let bmc = TestBmc::with_tls(TestTls::OpenSsl(context)).await;
+    let der = certificate.to_der().unwrap();
+    let shown = CertificateFingerprint::of(&CertificateDer::from_slice(&der)).to_string();
+    let pinned = json!({"redfish_fingerprint": shown});
+
+    let refused = asked(&bmc, "modern", pinned.clone()).await;
+
+    assert!(
+        refused.starts_with("the BMC's certificate cannot be checked by today's rules")
+            && refused.ends_with("set redfish_tls to legacy"),
+        "{refused}"
+    );
+    assert_eq!(asked(&bmc, "legacy", pinned).await, "200");
+    assert_eq!(asked(&bmc, "modern", json!({"redfish_verify_ca": false})).await, "200");
+}
+
+#[tokio::test]
+async fn a_server_that_closes_at_the_beginning_of_tls_may_be_old_or_busy() {
+    let listener = TcpListener::bind("[::1]:0").await.unwrap();
+    let mut bmc = TestBmc::start().await;
+    bmc.url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        }
+    });
+
+    let said = asked(&bmc, "modern", json!({})).await;
+    assert!(said.ends_with("if it is old, set redfish_tls to legacy"), "{said}");
+    let said = asked(&bmc, "legacy", json!({})).await;
+    assert_eq!(said, "the BMC closed the connection at the beginning of TLS");
 }
