@@ -128,7 +128,7 @@ async fn a_daemon_that_is_started_anew_still_knows_who_fetched_the_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_dies_before_it_has_recorded_the_end_of_a_deployments_fetch_knows_of_it() {
     let settings = "[clean]\nautomated = false\n";
-    let mut world = World::with(24, Personality::default(), settings).await;
+    let mut world = World::with(25, Personality::default(), settings).await;
     world.deploy().await;
     world.node_in("wait call-back").await;
     let database = world.database().await;
