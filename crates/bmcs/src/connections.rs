@@ -93,7 +93,7 @@ impl<F: Send + Sync + 'static> BmcConnections<F> {
         observer: Box<BmcObserver<'o>>,
     ) -> Result<BmcLink<'o, F>, WrongBmcSetting> {
         let policy = HttpPolicy::of(settings).await?;
-        let http = self.0.client(&policy).await?;
+        let (policy, http) = self.0.client(policy).await?;
         let (address, user) = (settings.address.clone(), settings.user.clone());
         let key = BmcKey { address, user, auth_type: settings.auth_type, policy };
         let record = self.0.record(key, http);
@@ -133,9 +133,13 @@ impl HttpPolicy {
 }
 
 impl<F: Send + Sync + 'static> ConnectionTables<F> {
-    async fn client(&self, policy: &HttpPolicy) -> Result<Arc<BmcHttp>, WrongBmcSetting> {
-        if let Some(client) = locked(&self.clients).get(policy) {
-            return Ok(Arc::clone(client));
+    /// The client for a policy, with the policy as it was the first time: its certificates are in memory once.
+    async fn client(
+        &self,
+        policy: HttpPolicy,
+    ) -> Result<(HttpPolicy, Arc<BmcHttp>), WrongBmcSetting> {
+        if let Some((policy, client)) = locked(&self.clients).get_key_value(&policy) {
+            return Ok((policy.clone(), Arc::clone(client)));
         }
         // The certificates of this host are files.
         let new = policy.clone();
@@ -144,7 +148,11 @@ impl<F: Send + Sync + 'static> ConnectionTables<F> {
             .map_err(|error| WrongBmcSetting::new("redfish_verify_ca", error.to_string()))
             .flatten()?;
         let mut clients = locked(&self.clients);
-        Ok(Arc::clone(clients.entry(policy.clone()).or_insert_with(|| Arc::new(built))))
+        if !clients.contains_key(&policy) {
+            clients.insert(policy.clone(), Arc::new(built));
+        }
+        let (policy, client) = clients.get_key_value(&policy).expect("it was inserted");
+        Ok((policy.clone(), Arc::clone(client)))
     }
 
     fn record(&self, key: BmcKey, http: Arc<BmcHttp>) -> Arc<BmcRecord<F>> {
@@ -206,5 +214,41 @@ async fn close_idle_sessions<F: Send + Sync + 'static>(tables: Weak<ConnectionTa
         sleep(BETWEEN_SWEEPS).await;
         let Some(tables) = tables.upgrade() else { return };
         tables.sweep().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair};
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_certificates_of_a_file_are_in_memory_once_for_all_bmcs() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let certificate = CertificateParams::default().self_signed(&KeyPair::generate().unwrap());
+        std::fs::write(&file, certificate.unwrap().pem()).unwrap();
+        let connections = BmcConnections::<()>::new();
+        for host in ["192.0.2.1", "192.0.2.2"] {
+            let info = json!({"redfish_address": host, "redfish_verify_ca": file.path()});
+            let settings = BmcSettings::of(info.as_object().unwrap()).unwrap();
+            connections.link(&settings, Box::new(|_, _| ())).await.unwrap();
+        }
+
+        let bmcs = locked(&connections.0.bmcs);
+        let certificates: Vec<_> = bmcs
+            .keys()
+            .map(|key| {
+                let LoadedTrust::Certificates(certificates) = &key.policy.trust else {
+                    panic!("{:?}", key.policy.trust)
+                };
+                Arc::as_ptr(certificates)
+            })
+            .collect();
+
+        assert_eq!(certificates.len(), 2);
+        assert!(std::ptr::eq(certificates[0], certificates[1]));
+        assert_eq!(locked(&connections.0.clients).len(), 1);
     }
 }

@@ -136,12 +136,14 @@ async fn received(answer: Response<Incoming>) -> Result<TokenAnswer, ChannelFail
         token.set_sensitive(true);
     }
     let text = |name| text(&head.headers, name);
+    // By the BMC's own clock, which is often wrong.
+    let sent = text(header::DATE).and_then(|date| httpdate::parse_http_date(&date).ok());
+    let sent = sent.unwrap_or_else(SystemTime::now);
     let answer = RedfishAnswer {
         status: head.status,
         etag: text(header::ETAG),
         location: text(header::LOCATION),
-        retry_after: text(header::RETRY_AFTER)
-            .and_then(|value| retry_after(&value, SystemTime::now())),
+        retry_after: text(header::RETRY_AFTER).and_then(|value| retry_after(&value, sent)),
         body,
     };
     Ok(TokenAnswer { answer, token })
@@ -151,14 +153,14 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<String> {
     headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-/// Seconds, or a date (RFC 9110 §10.2.3).
-fn retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+/// Seconds, or a date (RFC 9110 §10.2.3), from the time when the answer was sent.
+fn retry_after(value: &str, sent: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let until = httpdate::parse_http_date(value).ok()?;
-    Some(until.duration_since(now).unwrap_or_default())
+    Some(until.duration_since(sent).unwrap_or_default())
 }
 
 async fn limited_body(mut body: Incoming, limit: usize) -> Result<Vec<u8>, ChannelFailure> {
@@ -247,7 +249,7 @@ mod tests {
 
     #[test]
     fn retry_after_is_a_number_of_seconds_or_a_date() {
-        let now = httpdate::parse_http_date("Sun, 29 Nov 2026 12:00:00 GMT").unwrap();
+        let sent = httpdate::parse_http_date("Sun, 29 Nov 2026 12:00:00 GMT").unwrap();
         for (value, seconds) in [
             (" 5 ", Some(5)),
             ("Sun, 29 Nov 2026 12:01:30 GMT", Some(90)),
@@ -255,7 +257,7 @@ mod tests {
             ("soon", None),
             ("-1", None),
         ] {
-            assert_eq!(retry_after(value, now), seconds.map(Duration::from_secs), "{value}");
+            assert_eq!(retry_after(value, sent), seconds.map(Duration::from_secs), "{value}");
         }
     }
 }

@@ -219,8 +219,10 @@ impl<F> BmcCaller<'_, F> {
             Some(other) if other.trim_end_matches('/') != SESSIONS => {
                 self.post_session(&other, user).await
             }
-            // Some servers ask for basic authentication everywhere.
-            None if root.status.is_success() => Ok((SessionAnswer::NotOffered, answer)),
+            // Some servers ask for basic authentication everywhere, some of them even for the root.
+            None if root.status.is_success() || root.status == StatusCode::UNAUTHORIZED => {
+                Ok((SessionAnswer::NotOffered, answer))
+            }
             Some(_) | None => Ok((meaning, answer)),
         }
     }

@@ -276,6 +276,21 @@ mod tests {
     }
 
     #[test]
+    fn a_setting_of_the_bmc_with_another_value_is_named_with_the_permitted_ones() {
+        for (key, good_value, words) in [
+            ("redfish_auth_type", "session", "must be one of basic, session, auto"),
+            ("redfish_tls", "legacy", "must be one of modern, legacy"),
+        ] {
+            let mut node = good();
+            node.driver_info.insert(key.into(), good_value.into());
+            assert_eq!(Validation::of_settings(&node, &[]).power, Ok(()));
+            node.driver_info.insert(key.into(), "other".into());
+            let refused = Validation::of_settings(&node, &[]).power.unwrap_err();
+            assert_eq!(refused, format!("driver_info/{key} {words}"));
+        }
+    }
+
+    #[test]
     fn a_good_node_is_shown_as_upstream_shows_it() {
         insta::assert_json_snapshot!(Validation::of_settings(&good(), &[]).show());
     }
