@@ -158,7 +158,7 @@ fn handshake_failure(error: &openssl::ssl::Error) -> ConnectFailure {
         (None, Some(stack)) => {
             let reasons = stack.errors().iter().filter_map(|error| error.reason());
             let reasons: Vec<_> = reasons.collect();
-            ConnectFailure::Unusable(format!(
+            ConnectFailure::Unreachable(format!(
                 "TLS failed, with all that OpenSSL has ({}): update the BMC's firmware",
                 reasons.join(", ")
             ))

@@ -15,6 +15,7 @@ use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
 use serde_json::json;
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
+use tracing::warn;
 
 use crate::http_client::{RequestCredentials, TokenAnswer};
 use crate::record::{BmcRecord, BmcSession, LoginState};
@@ -143,6 +144,7 @@ impl<F> BmcCaller<'_, F> {
             Ok((meaning @ (SessionAnswer::TableFull | SessionAnswer::Busy), answer)) => {
                 let outcome = self.without_session(meaning, answer.answer);
                 if self.auth_type == BmcAuthType::Auto && !self.record.refuses_basic() {
+                    self.warn_of_full_table(meaning);
                     return RequestLogin::Trial(BasicTrial { state, otherwise: Some(outcome) });
                 }
                 outcome
@@ -167,6 +169,16 @@ impl<F> BmcCaller<'_, F> {
             "all sessions of the BMC are in use (it answered {}); {cure}",
             answer.status
         )))
+    }
+
+    fn warn_of_full_table(&self, meaning: SessionAnswer) {
+        if meaning == SessionAnswer::TableFull {
+            let (address, secs) = (&self.record.address, WITHOUT_SESSION.as_secs());
+            warn!(
+                bmc = %address,
+                "all sessions of the BMC at {address} are in use: it is called with basic authentication for {secs} s"
+            );
+        }
     }
 
     async fn try_basic(

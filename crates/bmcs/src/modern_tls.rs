@@ -76,7 +76,7 @@ pub(crate) fn handshake_failure(error: &io::Error) -> ConnectFailure {
         | rustls::Error::PeerIncompatible(_) => ConnectFailure::Unusable(format!(
             "the BMC has no version and cipher of TLS that is secure today ({tls}): set redfish_tls to legacy"
         )),
-        other => ConnectFailure::Unusable(format!(
+        other => ConnectFailure::Unreachable(format!(
             "TLS failed ({other}): if the BMC is old, set redfish_tls to legacy"
         )),
     }

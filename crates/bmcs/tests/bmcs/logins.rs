@@ -85,6 +85,25 @@ async fn a_request_that_is_refused_with_a_new_session_too_leaves_one_session() {
 }
 
 #[tokio::test]
+async fn a_login_that_nobody_waits_for_any_more_stands_in_no_ones_way() {
+    let bmc = TestBmc::start().await;
+    let connections = BmcConnections::new();
+    let link = bmc.link(&connections, json!({})).await;
+    bmc.hold();
+    // What the server has begun to answer counts on, although its client is gone.
+    for begun in 1..=5 {
+        tokio::select! {
+            _ = status(&link) => panic!("the answer is held"),
+            () = bmc.reached(begun) => {}
+        }
+        bmc.has_connections(0).await;
+    }
+    bmc.let_go(100);
+
+    assert_eq!(status(&link).await, 200);
+}
+
+#[tokio::test]
 async fn a_wrong_password_costs_one_request_for_all_that_wait() {
     let bmc = TestBmc::start().await;
     for (auth_type, with_password) in

@@ -17,7 +17,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use transport::tls::CertificateFingerprint;
@@ -130,6 +130,28 @@ async fn a_wrong_name_and_a_past_date_are_told_apart() {
 }
 
 #[tokio::test]
+async fn an_authority_in_the_file_is_trusted_without_its_own_issuer() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = |name: &str| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params
+    };
+    let root = Issuer::new(authority("the root"), KeyPair::generate().unwrap());
+    let (params, key) = (authority("the site"), KeyPair::generate().unwrap());
+    let trusted = file(&folder, "site.pem", &params.signed_by(&key, &root).unwrap().pem());
+    let site = Issuer::new(params, key);
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let bmc = rustls_bmc(&params.signed_by(&key, &site).unwrap(), &key).await;
+
+    for policy in ["modern", "legacy"] {
+        assert_eq!(asked(&bmc, policy, trusted.clone()).await, "200", "{policy}");
+    }
+}
+
+#[tokio::test]
 async fn plain_http_on_an_https_address_is_said_so() {
     let mut bmc = TestBmc::start().await;
     bmc.url = bmc.url.replace("http:", "https:");
@@ -238,6 +260,32 @@ async fn a_server_that_closes_at_the_beginning_of_tls_may_be_old_or_busy() {
 
     let said = asked(&bmc, "modern", json!({})).await;
     assert!(said.ends_with("if it is old, set redfish_tls to legacy"), "{said}");
+    let said = asked(&bmc, "legacy", json!({})).await;
+    assert_eq!(said, "the BMC closed the connection at the beginning of TLS");
+}
+
+/// A `ServerHello` of TLS 1.2 with AES128-SHA and no extensions, so without RFC 5746.
+fn server_hello() -> Vec<u8> {
+    let mut hello = vec![0x16, 3, 3, 0, 42, 2, 0, 0, 38, 3, 3];
+    hello.extend([7; 32]);
+    hello.extend([0, 0, 0x2F, 0]);
+    hello
+}
+
+#[tokio::test]
+async fn a_server_that_has_never_heard_of_secure_renegotiation_is_talked_to_with_outdated_tls() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut bmc = TestBmc::start().await;
+    bmc.url = format!("https://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        stream.write_all(&server_hello()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+    });
+
+    // OpenSSL accepts the hello, and waits for the certificate.
     let said = asked(&bmc, "legacy", json!({})).await;
     assert_eq!(said, "the BMC closed the connection at the beginning of TLS");
 }
