@@ -7,6 +7,7 @@
 mod faults;
 mod machine;
 mod patch;
+#[cfg(test)]
 mod personality;
 mod platforms;
 mod response;
@@ -26,7 +27,8 @@ use self::faults::FaultTable;
 pub use self::faults::{EmulatedFault, FAULTS, FaultRule};
 pub use self::machine::{EmulatedPower, NextBoot};
 use self::machine::{EmulatedSystem, MachineResources};
-pub use self::personality::Personality;
+#[cfg(test)]
+pub(crate) use self::personality::Personality;
 pub use self::platforms::Platform;
 pub use self::response::EmulatorResponse;
 pub use self::sessions::EmulatedUsers;

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use redfish::emulator::Personality;
+use redfish::emulator::{EmulatedFault, FaultRule};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Deserializer, Value, json};
 use server::config::Config;
@@ -30,13 +30,13 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
-use bmc::Bmc;
+use bmc::{Bmc, NO_FAULTS};
 
 const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_boot_by_the_bmc_is_powered_off_set_read_back_and_powered_on() {
-    let world = World::new(1, Personality::default()).await;
+    let world = World::new(1, NO_FAULTS).await;
     world.bmc.switch_on();
     world.clean().await;
 
@@ -55,7 +55,7 @@ async fn a_boot_by_the_bmc_is_powered_off_set_read_back_and_powered_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_token_of_an_own_image_goes_once_to_the_machine_that_fetched_it() {
-    let world = World::new(21, Personality::default()).await;
+    let world = World::new(21, NO_FAULTS).await;
     let machine = client_at([127, 88, 0, 1]);
     let stranger = client_at([127, 88, 0, 2]);
     world.clean().await;
@@ -85,7 +85,7 @@ async fn the_token_of_an_own_image_goes_once_to_the_machine_that_fetched_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_the_token_of_an_own_image_before_the_machine_is_on() {
-    let world = World::new(22, Personality::default()).await;
+    let world = World::new(22, NO_FAULTS).await;
     let machine = client_at([127, 88, 0, 3]);
     let node = world.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
     let uuid = node["uuid"].as_str().unwrap();
@@ -111,7 +111,7 @@ async fn nobody_gets_the_token_of_an_own_image_before_the_machine_is_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_started_anew_still_knows_who_fetched_the_image() {
-    let mut world = World::new(23, Personality::default()).await;
+    let mut world = World::new(23, NO_FAULTS).await;
     let machine = client_at([127, 88, 0, 4]);
     world.clean().await;
     let node = world.node_in("clean wait").await;
@@ -128,7 +128,7 @@ async fn a_daemon_that_is_started_anew_still_knows_who_fetched_the_image() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_dies_before_it_has_recorded_the_end_of_a_deployments_fetch_knows_of_it() {
     let settings = "[clean]\nautomated = false\n";
-    let mut world = World::with(25, Personality::default(), settings).await;
+    let mut world = World::with(25, NO_FAULTS, settings).await;
     world.deploy().await;
     world.node_in("wait call-back").await;
     let database = world.database().await;
@@ -157,7 +157,7 @@ fn client_at(address: [u8; 4]) -> Client {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bmc_that_refuses_the_override_is_named_and_the_machine_never_started() {
-    let refuses = Personality { refuses_override: true, ..Personality::default() };
+    let refuses = vec![FaultRule::refused_override()];
     let world = World::new(2, refuses).await;
     world.clean().await;
 
@@ -174,7 +174,8 @@ async fn a_bmc_that_refuses_the_override_is_named_and_the_machine_never_started(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_in_bios_mode_is_refused_before_it_is_touched() {
-    let bios = Personality { bios_mode: true, ..Personality::default() };
+    let mode = EmulatedFault::Merge(json!({"Boot": {"BootSourceOverrideMode": "Legacy"}}));
+    let bios = vec![FaultRule::always(mode)];
     let world = World::new(3, bios).await;
     world.bmc.switch_on();
 
@@ -192,7 +193,7 @@ async fn a_machine_in_bios_mode_is_refused_before_it_is_touched() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_on_the_database_file_of_another_is_refused() {
-    let first = World::new(53, Personality::default()).await;
+    let first = World::new(53, NO_FAULTS).await;
     let dir = tempfile::tempdir().unwrap();
     let (state, database) = (dir.path().display(), first.dir());
     let second: Config = format!(
@@ -209,7 +210,7 @@ async fn a_daemon_on_the_database_file_of_another_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_dies_before_the_reset_resets_once() {
-    let mut world = World::new(4, Personality::default()).await;
+    let mut world = World::new(4, NO_FAULTS).await;
     let held = world.bmc.hold("PATCH");
     world.clean().await;
     held.reached().await;
@@ -225,7 +226,7 @@ async fn a_daemon_that_dies_before_the_reset_resets_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_dies_after_the_reset_leaves_the_machine_on() {
-    let mut world = World::new(5, Personality::default()).await;
+    let mut world = World::new(5, NO_FAULTS).await;
     let held = world.bmc.hold("POST On");
     world.clean().await;
     held.reached().await;
@@ -240,7 +241,7 @@ async fn a_daemon_that_dies_after_the_reset_leaves_the_machine_on() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_is_on_after_a_crash_stays_on_though_its_image_could_not_be_made_any_more() {
-    let mut world = World::new(54, Personality::default()).await;
+    let mut world = World::new(54, NO_FAULTS).await;
     let held = world.bmc.hold("POST On");
     world.clean().await;
     held.reached().await;
@@ -256,7 +257,7 @@ async fn a_machine_that_is_on_after_a_crash_stays_on_though_its_image_could_not_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_image_that_is_missing_fails_the_boot_before_the_machine_is_touched() {
-    let world = World::new(6, Personality::default()).await;
+    let world = World::new(6, NO_FAULTS).await;
     let patch = json!([{
         "op": "replace",
         "path": "/driver_info/deploy_iso",
@@ -274,7 +275,7 @@ async fn an_image_that_is_missing_fails_the_boot_before_the_machine_is_touched()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_ends_a_clean_that_waits_for_an_image_server_and_frees_the_node() {
-    let world = World::new(30, Personality::default()).await;
+    let world = World::new(30, NO_FAULTS).await;
     world.bmc.switch_on();
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/own.iso", silent.local_addr().unwrap());
@@ -299,7 +300,7 @@ async fn an_abort_ends_a_clean_that_waits_for_an_image_server_and_frees_the_node
 
 #[tokio::test(flavor = "multi_thread")]
 async fn many_nodes_that_wait_for_an_image_server_keep_no_other_from_being_worked_on() {
-    let world = World::new(32, Personality::default()).await;
+    let world = World::new(32, NO_FAULTS).await;
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = silent.local_addr().unwrap();
     let steps: Value = serde_json::from_str(STEPS).unwrap();
@@ -337,7 +338,7 @@ async fn many_nodes_that_wait_for_an_image_server_keep_no_other_from_being_worke
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_ends_a_clean_that_waits_for_its_bmc() {
-    let world = World::new(31, Personality::default()).await;
+    let world = World::new(31, NO_FAULTS).await;
     let held = world.bmc.hold("PATCH");
     world.clean().await;
     held.reached().await;
@@ -355,7 +356,7 @@ async fn an_abort_ends_a_clean_that_waits_for_its_bmc() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_dhcp_network_a_boot_by_dhcp_is_refused_with_what_to_do() {
-    let world = World::new(7, Personality::default()).await;
+    let world = World::new(7, NO_FAULTS).await;
     let patch = json!([{ "op": "replace", "path": "/boot_interface", "value": "httpboot" }]);
     let node = world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
     let port = json!({ "node_uuid": node["uuid"], "address": "52:54:00:00:00:08" });
@@ -373,7 +374,7 @@ async fn without_a_dhcp_network_a_boot_by_dhcp_is_refused_with_what_to_do() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn power_follows_an_operator() {
-    let world = World::new(8, Personality::default()).await;
+    let world = World::new(8, NO_FAULTS).await;
     let power = |target: &str| json!({ "target": target });
 
     world.api(Method::PUT, "/v1/nodes/n1/states/power", power("power on")).await;
@@ -388,7 +389,7 @@ async fn power_follows_an_operator() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn power_that_somebody_else_switched_is_seen() {
-    let world = World::new(9, Personality::default()).await;
+    let world = World::new(9, NO_FAULTS).await;
 
     world.bmc.switch_on();
 
@@ -398,7 +399,7 @@ async fn power_that_somebody_else_switched_is_seen() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_seen_of_the_power_before_an_operator_changed_it_is_dropped() {
-    let world = World::new(24, Personality::default()).await;
+    let world = World::new(24, NO_FAULTS).await;
     let look = "GET /redfish/v1/Systems/1";
     // The first answer tells the system, the second its power state.
     let found = world.bmc.hold(look);
@@ -450,7 +451,7 @@ async fn a_machine_is_switched_off_though_the_dhcp_server_does_not_answer_any_mo
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_fails_under_a_worker_fails_no_boot() {
-    let world = World::new(11, Personality::default()).await;
+    let world = World::new(11, NO_FAULTS).await;
     world.bmc.switch_on();
     let held = world.bmc.hold("POST ForceOff");
     world.clean().await;
@@ -479,7 +480,7 @@ async fn a_database_that_fails_under_a_worker_fails_no_boot() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_is_restarted_again_and_again_gets_past_a_power_on_that_was_noted_and_not_sent()
  {
-    let mut world = World::new(13, Personality::default()).await;
+    let mut world = World::new(13, NO_FAULTS).await;
     let held = world.bmc.hold("PATCH");
     world.clean().await;
     held.reached().await;
@@ -517,7 +518,7 @@ fn a_disk_that_runs_full_in_the_middle_of_a_boot_is_named_and_fails_no_boot() {
     on_a_small_disk(name, "16m", |disk| {
         Runtime::new().unwrap().block_on(async {
             let dir = tempfile::tempdir_in(disk.path()).unwrap();
-            let world = World::in_dir(dir, 12, Personality::default(), "").await;
+            let world = World::in_dir(dir, 12, NO_FAULTS, "").await;
             let held = world.bmc.hold("PATCH");
             world.clean().await;
             held.reached().await;
@@ -599,21 +600,21 @@ struct Daemon {
 
 impl World {
     /// Each test has a separate loopback address, and so the usual ports.
-    async fn new(last: u8, personality: Personality) -> Self {
-        Self::with(last, personality, "").await
+    async fn new(last: u8, faults: Vec<FaultRule>) -> Self {
+        Self::with(last, faults, "").await
     }
 
-    async fn with(last: u8, personality: Personality, settings: &str) -> Self {
-        Self::in_dir(tempfile::tempdir().unwrap(), last, personality, settings).await
+    async fn with(last: u8, faults: Vec<FaultRule>, settings: &str) -> Self {
+        Self::in_dir(tempfile::tempdir().unwrap(), last, faults, settings).await
     }
 
-    async fn in_dir(dir: TempDir, last: u8, personality: Personality, settings: &str) -> Self {
+    async fn in_dir(dir: TempDir, last: u8, faults: Vec<FaultRule>, settings: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = Ipv4Addr::new(127, 77, 0, last);
         let images = dir.path().join("state/images");
         std::fs::create_dir_all(&images).unwrap();
         std::fs::write(images.join("own.iso"), "an image of the operator's").unwrap();
-        let bmc = Bmc::start(personality).await;
+        let bmc = Bmc::start(faults).await;
         let http = Client::new();
         let settings = settings.to_owned();
         let host = "one".to_owned();
@@ -647,7 +648,7 @@ impl World {
     async fn announcing_to(kea: &PretendedKea, last: u8) -> Self {
         let socket = kea.socket();
         let settings = format!("[dhcp]\nprovider = 'kea'\n[dhcp.kea]\nsocket4 = '{socket}'\n");
-        let world = Self::with(last, Personality::default(), &settings).await;
+        let world = Self::with(last, NO_FAULTS, &settings).await;
         let patch = json!([{ "op": "replace", "path": "/boot_interface", "value": "httpboot" }]);
         let node = world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
         let port = json!({ "node_uuid": node["uuid"], "address": "52:54:00:00:00:09" });

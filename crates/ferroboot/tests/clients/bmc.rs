@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse as _, Json, Response};
-use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, Platform, PowerEffect};
+use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Platform, PowerEffect};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -28,10 +28,9 @@ struct Shared {
 
 impl Bmc {
     /// A BMC with a system `1`, for the user `admin` with the password `secret`; it ends with the test.
-    pub(crate) fn start(personality: Personality) -> Self {
+    pub(crate) fn start() -> Self {
         let mut emulator = Emulator::new("admin", "secret");
         emulator.add_system("1", &["52:54:00:aa:bb:01".to_owned()], Platform::Generic);
-        emulator.set_faults(personality.rules());
         let (sender, starts) = unbounded_channel();
         let shared = Shared { emulator: Arc::new(Mutex::new(emulator)), starts: sender };
         let runtime = Runtime::new().unwrap();

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use redfish::emulator::{NextBoot, Personality};
+use redfish::emulator::NextBoot;
 use serde_json::json;
 
 use bmc::Bmc;
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 #[test]
 fn the_baremetal_command_takes_a_node_from_enrolment_to_available() {
-    let mut bmc = Bmc::start(Personality::default());
+    let mut bmc = Bmc::start();
     let service = Service::start();
     let uuid = enroll(&service, "n1", "redfish-http-url", &bmc.address.to_string());
     let port = service.json(&["port", "create", MAC, "--node", &uuid]);
@@ -121,7 +121,7 @@ fn a_failed_verification_is_in_the_log_with_its_node_and_its_reason() {
 
 #[test]
 fn a_host_that_cannot_boot_a_node_says_so_before_the_node_is_touched() {
-    let bmc = Bmc::start(Personality::default());
+    let bmc = Bmc::start();
     // No setting tells where machines reach the service, and there is no DHCP.
     let service = Service::start_with(|_, settings| {
         settings

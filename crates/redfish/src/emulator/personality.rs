@@ -1,37 +1,35 @@
 //! Names for common faults, as rules.
 
 use http::Method;
-use serde::Deserialize;
 use serde_json::json;
 
 use super::faults::{EmulatedFault, FaultRule};
 
 /// Faults and limitations of real BMCs, for tests.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Personality {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Personality {
     /// The machine is in BIOS boot mode.
-    pub bios_mode: bool,
+    pub(crate) bios_mode: bool,
     /// `UefiHttp` is not among the boot targets.
-    pub no_uefi_http: bool,
+    pub(crate) no_uefi_http: bool,
     /// There is no `HttpBootUri` (Dell iDRAC).
-    pub no_http_boot_uri: bool,
+    pub(crate) no_http_boot_uri: bool,
     /// The boot targets have no list.
-    pub no_targets: bool,
+    pub(crate) no_targets: bool,
     /// Every boot override is answered with 400 (HPE iLO 6).
-    pub refuses_override: bool,
+    pub(crate) refuses_override: bool,
     /// Boot overrides are accepted but not kept.
-    pub forgets_override: bool,
+    pub(crate) forgets_override: bool,
     /// ETags are weak, so that none of them matches an `If-Match` (RFC 9110 §13.1.1).
-    pub weak_etags: bool,
+    pub(crate) weak_etags: bool,
     /// Number of GETs after a power change that still show the former power state.
-    pub stale_power_looks: u8,
+    pub(crate) stale_power_looks: u8,
 }
 
 impl Personality {
     /// The rules for it.
     #[must_use]
-    pub fn rules(self) -> Vec<FaultRule> {
+    pub(crate) fn rules(self) -> Vec<FaultRule> {
         let systems = "/redfish/v1/Systems/*";
         let on_systems = |fault| FaultRule { path: systems.to_owned(), ..FaultRule::always(fault) };
         let merge = |boot| on_systems(EmulatedFault::Merge(json!({"Boot": boot})));

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use redfish::emulator::Personality;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::World;
+use super::bmc::NO_FAULTS;
 use super::daemons::database;
 
 const BOOK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/book/src/backup.md");
@@ -62,12 +62,12 @@ async fn restores(mut world: World, section: &str, url: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sqlite_is_restored_as_the_book_says() {
-    restores(World::new(50, Personality::default()).await, "SQLite", "").await;
+    restores(World::new(50, NO_FAULTS).await, "SQLite", "").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgresql_is_restored_as_the_book_says() {
     let Some(settings) = database().await else { return };
     let url = settings.split('\'').nth(1).expect("a URL").to_owned();
-    restores(World::with(51, Personality::default(), &settings).await, "PostgreSQL", &url).await;
+    restores(World::with(51, NO_FAULTS, &settings).await, "PostgreSQL", &url).await;
 }

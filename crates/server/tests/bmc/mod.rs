@@ -10,11 +10,12 @@ use axum::response::{IntoResponse as _, Json, Response};
 use http::header::AUTHORIZATION;
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method};
-use redfish::emulator::{Emulator, EmulatorRequest, NextBoot, Personality, Platform, PowerEffect};
+use redfish::emulator::{Emulator, EmulatorRequest, FaultRule, NextBoot, Platform, PowerEffect};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
+pub(crate) const NO_FAULTS: Vec<FaultRule> = Vec::new();
 pub(crate) const USERNAME: &str = "admin";
 pub(crate) const PASSWORD: &str = "secret";
 const SYSTEM: &str = "1";
@@ -55,10 +56,10 @@ impl Held {
 }
 
 impl Bmc {
-    pub(crate) async fn start(personality: Personality) -> Self {
+    pub(crate) async fn start(faults: Vec<FaultRule>) -> Self {
         let mut emulator = Emulator::new(USERNAME, PASSWORD);
         emulator.add_system(SYSTEM, &[], Platform::Generic);
-        emulator.set_faults(personality.rules());
+        emulator.set_faults(faults);
         let inside = Inside { emulator, changes: Vec::new(), booted_from: None, hold: None };
         let shared = Arc::new(Shared {
             state: Mutex::new(inside),

@@ -9,11 +9,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use redfish::emulator::Personality;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AnyPool, AssertSqlSafe};
 
+use super::bmc::NO_FAULTS;
 use super::{World, client_at};
 
 /// The longest lag of a daemon behind the others, with a margin for the test.
@@ -49,7 +49,7 @@ async fn status_at(world: &World, url: &str, address: std::net::Ipv4Addr) -> Sta
 #[tokio::test(flavor = "multi_thread")]
 async fn each_daemon_serves_what_another_has_begun_until_it_is_over() {
     let Some(database) = database().await else { return };
-    let first = World::with(40, Personality::default(), &database).await;
+    let first = World::with(40, NO_FAULTS, &database).await;
     let second = World::beside(&first, 41, "two").await;
     first.clean().await;
     let node = first.node_in("clean wait").await;
@@ -78,7 +78,7 @@ async fn each_daemon_serves_what_another_has_begun_until_it_is_over() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_another_daemon_deleted_is_gone() {
     let Some(database) = database().await else { return };
-    let first = World::with(42, Personality::default(), &database).await;
+    let first = World::with(42, NO_FAULTS, &database).await;
     let second = World::beside(&first, 43, "two").await;
     let node = first.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
     let child = json!({ "name": "n2", "driver": "redfish", "parent_node": node["uuid"] });
@@ -106,7 +106,7 @@ async fn a_node_that_another_daemon_deleted_is_gone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_starts_frees_nothing_of_a_living_twin_with_its_name() {
     let Some(database) = database().await else { return };
-    let first = World::with(44, Personality::default(), &database).await;
+    let first = World::with(44, NO_FAULTS, &database).await;
     let held = first.bmc.hold("PATCH");
     first.clean().await;
     held.reached().await;
@@ -124,7 +124,7 @@ async fn a_daemon_that_starts_frees_nothing_of_a_living_twin_with_its_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_daemon_held_when_it_died_is_free_when_it_starts_anew_beside_others() {
     let Some(database) = database().await else { return };
-    let mut first = World::with(46, Personality::default(), &database).await;
+    let mut first = World::with(46, NO_FAULTS, &database).await;
     let _second = World::beside(&first, 47, "two").await;
     let held = first.bmc.hold("PATCH");
     first.clean().await;
@@ -145,7 +145,7 @@ async fn what_a_daemon_held_when_it_died_is_free_when_it_starts_anew_beside_othe
 #[tokio::test(flavor = "multi_thread")]
 async fn each_daemon_shows_all_that_share_its_database() {
     let Some(database) = database().await else { return };
-    let first = World::with(48, Personality::default(), &database).await;
+    let first = World::with(48, NO_FAULTS, &database).await;
     let second = World::beside(&first, 49, "two").await;
 
     for world in [&first, &second] {
@@ -172,7 +172,7 @@ async fn each_daemon_shows_all_that_share_its_database() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_ends_when_a_newer_version_has_upgraded_its_database() {
     let Some(settings) = database().await else { return };
-    let world = World::with(52, Personality::default(), &settings).await;
+    let world = World::with(52, NO_FAULTS, &settings).await;
     let url = settings.split('\'').nth(1).expect("a URL");
     let pool = AnyPool::connect(url).await.unwrap();
     let newer = "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) \

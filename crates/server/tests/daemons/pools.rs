@@ -7,7 +7,6 @@ use std::time::Duration;
 use dhcp::v4::packet::{Hardware, Op};
 use dhcp::{v4, v6};
 use hardware::Mac;
-use redfish::emulator::Personality;
 use reqwest::Method;
 use serde_json::{Value, json};
 use server::config::Config;
@@ -15,6 +14,7 @@ use store::{Clock, DaemonIdentity, DaemonPools, PoolRange, Store};
 use uuid::Uuid;
 
 use super::super::World;
+use super::super::bmc::NO_FAULTS;
 use super::segment::{
     Client4, Client6, DAEMONS4, MACHINE, OTHER_MACHINE, daemons6, ip, on_a_segment,
 };
@@ -165,7 +165,7 @@ async fn two_daemons(
              [[dhcp.network.reservation]]\nmac = '{OTHER_MACHINE}'\naddress = '{reserved}'\n"
         )
     };
-    let first = World::with(last, Personality::default(), &settings("one", first)).await;
+    let first = World::with(last, NO_FAULTS, &settings("one", first)).await;
     let node = first.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
     for mac in [MACHINE, OTHER_MACHINE] {
         let port = json!({ "node_uuid": node["uuid"], "address": mac.to_string() });
