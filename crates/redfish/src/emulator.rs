@@ -130,10 +130,10 @@ impl RecordedTree {
         Self(Arc::new(ResourceBodies { bodies, folds_case: false }))
     }
 
-    /// The path of the system that can be switched, if there is one.
+    /// The path of the first system that can be switched, if there is one.
     #[must_use]
     pub fn system_path(&self) -> Option<String> {
-        Some(platforms::recorded_layout(&self.0).system).filter(|path| !path.is_empty())
+        platforms::recorded_layouts(&self.0).into_iter().next().map(|layout| layout.system)
     }
 }
 
@@ -181,15 +181,21 @@ impl Emulator {
         self.tree = ResourceTree::new(platform.bodies(&seats), all_macs);
     }
 
-    /// Shows a recorded tree, whose system is the only one, in the power state that it was recorded in.
+    /// Shows a recorded tree, whose first system has this name and the others those of their paths, in the power states
+    /// that they were recorded in.
     pub fn show_recorded(&mut self, name: &str, tree: &RecordedTree) {
         self.platform = None;
         self.tree = ResourceTree::new(Arc::clone(&tree.0), Vec::new());
-        let mut system = EmulatedSystem::new(platforms::recorded_layout(&tree.0), &[]);
-        if self.tree.view(&system.layout.system).is_some_and(|body| body["PowerState"] == "On") {
-            system.power = EmulatedPower::On;
+        self.systems.clear();
+        for layout in platforms::recorded_layouts(&tree.0) {
+            let name = if self.systems.is_empty() { name } else { &layout.system }.to_owned();
+            let mut system = EmulatedSystem::new(layout, &[]);
+            let body = self.tree.view(&system.layout.system);
+            if body.is_some_and(|body| body["PowerState"] == "On") {
+                system.power = EmulatedPower::On;
+            }
+            self.systems.insert(name, system);
         }
-        self.systems = BTreeMap::from([(name.to_owned(), system)]);
     }
 
     /// Replaces the faults.

@@ -106,9 +106,9 @@ pub(super) fn recorded() -> &'static dyn VendorRules {
     &recorded::RecordedBmc
 }
 
-/// The layout of a recorded tree.
-pub(super) fn recorded_layout(bodies: &ResourceBodies) -> SystemLayout {
-    recorded::layout(bodies)
+/// The layouts of the systems in a recorded tree.
+pub(super) fn recorded_layouts(bodies: &ResourceBodies) -> Vec<SystemLayout> {
+    recorded::layouts(bodies)
 }
 
 /// The bodies in use, by platform and systems.

@@ -93,7 +93,9 @@ impl Emulator {
             if let Some(shown) = body.get_mut("PowerState") {
                 *shown = power.into();
             }
-            if let Some(shown) = body.get_mut("BootProgress") {
+            if let Some(shown) = body.get_mut("BootProgress")
+                && (system.changed.is_some() || self.platform.is_some())
+            {
                 *shown = json!({"LastState": progress});
             }
         }

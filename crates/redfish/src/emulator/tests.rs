@@ -648,13 +648,17 @@ fn a_recorded_tree_shows_what_was_recorded_and_takes_what_it_shows() {
         "@odata.id": "/redfish/v1/Systems/Self",
         "@odata.etag": "\"7\"",
         "PowerState": "On",
+        "BootProgress": {"LastState": "OSRunning"},
         "Actions": {"#ComputerSystem.Reset": {"target": "/redfish/v1/Systems/Self/Actions/ComputerSystem.Reset"}},
         "@Redfish.Settings": {"SettingsObject": {"@odata.id": "/redfish/v1/Systems/Self/SD"}},
         "Boot": {"BootSourceOverrideEnabled": "Disabled", "BootSourceOverrideTarget": "None"},
     });
     let baseboard = json!({"PowerState": "On"});
+    let reset = json!({"target": "/redfish/v1/Systems/Two/Actions/ComputerSystem.Reset"});
+    let second = json!({"PowerState": "Off", "Actions": {"#ComputerSystem.Reset": reset}});
     let tree = RecordedTree::new([
         ("/redfish/v1/Systems/Baseboard".to_owned(), baseboard),
+        ("/redfish/v1/Systems/Two".to_owned(), second),
         ("/redfish/v1/Systems/Self/".to_owned(), system.clone()),
         (
             "/redfish/v1/Systems/Self/SD".to_owned(),
@@ -667,6 +671,10 @@ fn a_recorded_tree_shows_what_was_recorded_and_takes_what_it_shows() {
     emulator.show_recorded("self", &tree);
     assert_eq!(emulator.resource(&path), Some(system));
     assert_eq!(emulator.power("self"), Some(EmulatedPower::On));
+    let on = br#"{"ResetType": "On"}"#;
+    let post = request(&Method::POST, "/redfish/v1/Systems/Two/Actions/ComputerSystem.Reset", on);
+    let system = "/redfish/v1/Systems/Two".to_owned();
+    assert_eq!(emulator.answer(&post).1, Some(PowerEffect::Start { system }));
 
     let pxe = json!({"Boot": {"BootSourceOverrideTarget": "Pxe"}});
     assert_eq!(send(&mut emulator, Method::PATCH, &format!("{path}/SD"), &pxe).0, 204);

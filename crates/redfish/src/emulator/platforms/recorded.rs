@@ -33,19 +33,21 @@ impl VendorRules for RecordedBmc {
     }
 }
 
-/// The system of a tree is the first with a reset action; others are baseboards.
-pub(super) fn layout(bodies: &ResourceBodies) -> SystemLayout {
+/// The systems of a tree with a reset action: others are baseboards. The first system, if none has one.
+pub(super) fn layouts(bodies: &ResourceBodies) -> Vec<SystemLayout> {
     let is_system =
         |path: &str| path.strip_prefix("/redfish/v1/Systems/").is_some_and(|id| !id.contains('/'));
     let systems = || bodies.bodies.iter().filter(|(path, _)| is_system(path));
     let resettable =
-        systems().find(|(_, body)| body["Actions"]["#ComputerSystem.Reset"].is_object());
-    let Some((path, _)) = resettable.or_else(|| systems().next()) else {
-        return SystemLayout::default();
-    };
+        systems().filter(|(_, body)| body["Actions"]["#ComputerSystem.Reset"].is_object());
+    let mut paths: Vec<_> = resettable.map(|(path, _)| path.clone()).collect();
+    if paths.is_empty() {
+        paths.extend(systems().next().map(|(path, _)| path.clone()));
+    }
     let media = bodies.bodies.iter().filter(|(_, body)| {
         let kinds = body["MediaTypes"].as_array();
         kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "CD" || kind == "DVD"))
     });
-    SystemLayout { system: path.clone(), media: media.map(|(path, _)| path.clone()).collect() }
+    let media: Vec<_> = media.map(|(path, _)| path.clone()).collect();
+    paths.into_iter().map(|system| SystemLayout { system, media: media.clone() }).collect()
 }
