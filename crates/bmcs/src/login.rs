@@ -81,8 +81,10 @@ impl<F> BmcCaller<'_, F> {
         let Some(ended) = ended.filter(|_| answer.status == StatusCode::UNAUTHORIZED) else {
             return Ok(answer);
         };
+        // Before the wait for another request's login, so that its failure is shared.
+        let refused = Instant::now();
         self.record.forget_session(&ended).await;
-        let login = self.login(Instant::now()).await;
+        let login = self.login(refused).await;
         let opened = login.session();
         let answer = self.send_by(login, request).await?;
         if let Some(opened) = opened.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {

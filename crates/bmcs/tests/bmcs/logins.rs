@@ -62,8 +62,12 @@ async fn a_session_that_ended_is_replaced_once_for_all_requests() {
     assert_eq!(status(&link).await, 200);
     bmc.end_session(1);
     bmc.requests();
+    bmc.hold();
 
-    let statuses = join_all((0..4).map(|_| status(&link))).await;
+    let (statuses, ()) = tokio::join!(join_all((0..4).map(|_| status(&link))), async {
+        bmc.reached(4).await;
+        bmc.let_go(100);
+    });
 
     assert_eq!(statuses, [200; 4]);
     let logins = bmc.requests().into_iter().filter(|request| *request == login());
@@ -121,6 +125,26 @@ async fn a_wrong_password_costs_one_request_for_all_that_wait() {
         requests.retain(|request| request != "GET /redfish/v1/");
         assert_eq!(requests, [with_password], "{auth_type}");
     }
+}
+
+#[tokio::test]
+async fn a_password_that_is_changed_on_the_bmc_is_tried_once_by_all_whose_session_ended() {
+    let bmc = TestBmc::start().await;
+    let connections = BmcConnections::new();
+    let link = bmc.link(&connections, json!({})).await;
+    assert_eq!(status(&link).await, 200);
+    bmc.set_fault(|head, _| (head.uri.path() != "/redfish/v1/").then(|| answer(401, "")));
+    bmc.requests();
+    bmc.hold();
+
+    let (statuses, ()) = tokio::join!(join_all((0..4).map(|_| status(&link))), async {
+        bmc.reached(4).await;
+        bmc.let_go(100);
+    });
+
+    assert_eq!(statuses, [401; 4]);
+    let logins = bmc.requests().into_iter().filter(|request| *request == login());
+    assert_eq!(logins.count(), 1);
 }
 
 #[tokio::test]
