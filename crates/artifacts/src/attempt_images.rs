@@ -9,6 +9,7 @@ use netboot::composition::artifacts_of;
 use nodes::NodeIndex;
 use provision::artifact::{Artifact, HttpLoader};
 use provision::boot::{boot_mac, bootable, kernel_command_line};
+use provision::virtual_media::attempt_with_live_cd;
 use provision::{Attempt, Boots, Node};
 use tracing::{debug, info, warn};
 
@@ -118,7 +119,9 @@ impl AttemptImages {
     fn hold(&self, node: &Node, attempt: &Attempt, images: &Arc<Images>) {
         let is_over = |node, attempt| {
             let node = self.index.by_uuid(node);
-            let current = node.as_ref().and_then(|(node, _)| bootable(node));
+            let current = node
+                .as_ref()
+                .and_then(|(node, _)| bootable(node).or_else(|| attempt_with_live_cd(node)));
             current.is_none_or(|current| current.id != attempt)
         };
         self.store.hold(node.uuid, attempt.id, images, is_over);

@@ -13,6 +13,7 @@ use netboot::ticket::{TicketRefusal, admit, boot_path};
 use nodes::{NodeIndex, Recorder};
 use provision::Node;
 use provision::artifact::Artifact;
+use provision::virtual_media::is_of_bmc;
 use transport::http_server::{Answered, Caller, HttpService, RequestBody, WhenSent};
 
 use crate::answer::Answer;
@@ -50,7 +51,10 @@ impl HttpService for BootService {
         let Answer { head, contents, range } = answer;
         let range = if request.method() == Method::HEAD { 0..0 } else { range };
         let is_useful = head.is_useful();
-        if let Some(node) = asked_for.node.as_ref().filter(|_| is_useful && !range.is_empty()) {
+        let has_range = head.content_range().is_some();
+        let is_of_machine = |node: &&Arc<Node>| !is_of_bmc(node, asked_for.artifact, has_range);
+        let is_sent = is_useful && !range.is_empty();
+        if let Some(node) = asked_for.node.as_ref().filter(|_| is_sent).filter(is_of_machine) {
             self.0.recorder.addresses().fetches(node, caller.remote.ip()).await;
         }
         let exchange = Exchange {

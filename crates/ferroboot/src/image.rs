@@ -131,8 +131,8 @@ impl BuildImage {
         match (Artifact::ipxe(cpu_arch), packages.ipxe()?) {
             (Some(artifact), Some(ipxe)) => manifest.add(artifact.file_name(), &ipxe)?,
             (Some(_) | None, _) => eprintln!(
-                "there is no iPXE for {cpu_arch} in this release of Debian: nodes can boot by http and \
-                 redfish-https, not by http-ipxe"
+                "there is no iPXE for {cpu_arch} in this release of Debian: nodes can boot by all boot interfaces \
+                 but http-ipxe"
             ),
         }
         let grub = format!("grub{}.efi", cpu_arch.uefi_name());

@@ -22,7 +22,7 @@ const UNBUILT: [(&str, &str); 7] = [
 ];
 
 /// The properties of `driver_info`, and their descriptions.
-const PROPERTIES: [(&str, &str); 17] = [
+const PROPERTIES: [(&str, &str); 18] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
     ("redfish_username", "User account with admin or server-profile access privilege."),
@@ -44,7 +44,15 @@ const PROPERTIES: [(&str, &str); 17] = [
         "Networks that the agent of a deploy_iso may call from, as a list of CIDRs, where its address is neither the \
          one that fetched the image nor one that this service's DHCP gave.",
     ),
-    ("deploy_iso", "URL of an ISO image to boot for cleaning, as it is (redfish-https)."),
+    (
+        "deploy_iso",
+        "URL of an ISO image to boot for cleaning, as it is (redfish-https, redfish-virtual-media).",
+    ),
+    (
+        "redfish_boot_fallback",
+        "virtual-media: redfish-https puts the image into the BMC's virtual CD drive, if the BMC has no other way to \
+         take a URL.",
+    ),
     ("kernel_append_params", "Further kernel arguments; %default% stands for the service's."),
     ("external_http_url", "Where this node reaches the boot listener, if not at its usual URL."),
     ("bootloader", "URL of the ESP image; ours is composed, so it is not used."),

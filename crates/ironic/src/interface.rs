@@ -20,7 +20,11 @@ pub struct HardwareInterface {
 /// Some are only stored and shown, since clients such as Metal3 set them when they enroll a node.
 pub const INTERFACES: [HardwareInterface; 13] = [
     only("bios", 40, &["no-bios", "redfish"]),
-    only("boot", INTERFACES_SINCE, &["redfish-https", "http", "http-ipxe"]),
+    only(
+        "boot",
+        INTERFACES_SINCE,
+        &["redfish-https", "http", "http-ipxe", "redfish-virtual-media"],
+    ),
     only("console", INTERFACES_SINCE, &["no-console"]),
     only("deploy", INTERFACES_SINCE, &["custom-agent", "direct", "ramdisk"]),
     only("firmware", 86, &["no-firmware", "redfish"]),

@@ -4,6 +4,7 @@ use provision::addresses::agent_networks;
 use provision::boot::kernel_arguments;
 use provision::image::{CONFIG_DRIVE, RAMDISK_DEPLOY, instance_image};
 use provision::text::shown_url_text;
+use provision::virtual_media::{BOOT_FALLBACK, VIRTUAL_MEDIA};
 use provision::{BootInterface, Boots, Node, Port, config_drive};
 use serde_json::{Value, json};
 use url::Url;
@@ -132,8 +133,9 @@ fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
     without_password(node, "external_http_url", "every machine is told it")?;
     arguments(node)?;
     agent_networks(node).map_err(|bad| bad.to_string())?;
+    one_of(node, BOOT_FALLBACK, &[VIRTUAL_MEDIA])?;
     match node.boot_interface {
-        BootInterface::RedfishHttps => Ok(()),
+        BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia => Ok(()),
         BootInterface::Http | BootInterface::HttpIpxe => bootable_port(node, ports),
     }
 }
@@ -149,7 +151,7 @@ fn asked_boot_mode(node: &Node) -> Option<&str> {
     }
 }
 
-/// An operator's own ramdisk is a kernel and a ramdisk, or for `redfish-https` an ISO image.
+/// An operator's own ramdisk is a kernel and a ramdisk or, if the BMC gets the URL, an ISO image.
 fn images(node: &Node) -> Result<(), String> {
     for key in ["deploy_kernel", "deploy_ramdisk", "deploy_iso"] {
         url(node, key)?;
@@ -323,6 +325,23 @@ mod tests {
         node.boot_interface = BootInterface::Http;
 
         assert!(boot(&node).contains("does not have any port associated"));
+    }
+
+    #[test]
+    fn a_boot_from_the_virtual_cd_drive_needs_no_port() {
+        let mut node = good();
+        node.boot_interface = BootInterface::RedfishVirtualMedia;
+
+        assert_eq!(Validation::of_settings(&node, &[]).boot, Ok(()));
+    }
+
+    #[test]
+    fn another_fallback_than_virtual_media_is_refused() {
+        let mut node = good();
+        node.driver_info.insert("redfish_boot_fallback".into(), json!("virtual-media"));
+        assert_eq!(Validation::of_settings(&node, &[]).boot, Ok(()));
+        node.driver_info.insert("redfish_boot_fallback".into(), json!("pxe"));
+        assert_eq!(boot(&node), "driver_info/redfish_boot_fallback must be one of virtual-media");
     }
 
     #[test]

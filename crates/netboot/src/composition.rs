@@ -82,7 +82,9 @@ pub fn artifacts_of(
 ) -> Result<Vec<Artifact>, NoBoot> {
     let boot_loader = Artifact::boot_loader(cpu_arch);
     Ok(match (interface, loader) {
-        (BootInterface::RedfishHttps, _) => vec![Artifact::Iso],
+        (BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia, _) => {
+            vec![Artifact::Iso]
+        }
         (BootInterface::Http, HttpLoader::Uki) => vec![boot_loader],
         (BootInterface::Http, HttpLoader::Grub) => {
             vec![boot_loader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs]

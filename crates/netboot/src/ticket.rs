@@ -3,6 +3,7 @@
 use http::StatusCode;
 use provision::artifact::Artifact;
 use provision::boot::bootable;
+use provision::virtual_media::attempt_with_live_cd;
 use provision::{Attempt, Node};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
@@ -75,7 +76,8 @@ pub fn admit<'n>(
     path: BootPath<'_>,
 ) -> Result<(&'n Attempt, Artifact), TicketRefusal> {
     let node = node.ok_or(TicketRefusal::UnknownTicket)?;
-    let attempt = bootable(node).ok_or(TicketRefusal::Over)?;
+    let attempt =
+        bootable(node).or_else(|| attempt_with_live_cd(node)).ok_or(TicketRefusal::Over)?;
     // The index has already matched the text. This comparison protects against a future index that matches otherwise.
     if !bool::from(attempt.ticket.0.as_bytes().ct_eq(path.ticket.as_bytes())) {
         return Err(TicketRefusal::UnknownTicket);
@@ -87,6 +89,7 @@ pub fn admit<'n>(
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use provision::BootInterface;
     use provision::test_nodes::{TICKET, booting_node};
 
     use super::*;
@@ -132,6 +135,25 @@ mod tests {
         attempt.ended_at = Some(attempt.started_at);
         let path = BootPath { ticket: TICKET, file: "boot.iso" };
         assert_eq!(admit(Some(&node), path), Err(TicketRefusal::Over));
+    }
+
+    #[test]
+    fn the_cd_of_an_operators_own_system_is_read_on_while_its_agent_works() {
+        let mut node = booting_node();
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.agent = Some(provision::node::Agent {
+            callback_url: "https://192.0.2.7:9999/".parse().unwrap(),
+            version: "11.1".to_owned(),
+            verify_ca: None,
+            last_heartbeat: attempt.started_at,
+        });
+        let path = BootPath { ticket: TICKET, file: "boot.iso" };
+        node.driver_info.insert("deploy_iso".into(), "http://images.example/live.iso".into());
+
+        assert_eq!(admit(Some(&node), path), Err(TicketRefusal::Over));
+        node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishVirtualMedia;
+
+        assert_eq!(admit(Some(&node), path).unwrap().1, Artifact::Iso);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use hardware::HttpMethod;
 use provision::addresses::boots_own_iso;
 use provision::machine_addresses::MachineAddresses;
 use provision::trace::DhcpAnswer;
+use provision::virtual_media::is_of_bmc;
 use provision::{BootEventKind, Node};
 use tokio::sync::Notify;
 use tokio::time::timeout;
@@ -63,9 +64,18 @@ impl AddressBook {
         match what {
             // A client with the ticket has it from the service, or from a client that has.
             BootEventKind::Http {
-                method, remote: Some(remote), status: 200..=299, sent, ..
+                method,
+                artifact,
+                remote: Some(remote),
+                status: 200..=299,
+                range,
+                sent,
+                ..
             } if *method == HttpMethod::Get && *sent > 0 => {
-                self.add(node, &[*remote], &[]);
+                // A BMC is another host than its machine.
+                if !is_of_bmc(node, *artifact, range.is_some()) {
+                    self.add(node, &[*remote], &[]);
+                }
             }
             BootEventKind::Dhcp { answer: DhcpAnswer::Ack { address, .. }, .. } => {
                 self.add(node, &[], &[*address]);

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use provision::virtual_media::{is_read_by_running_system, joined_reads};
 use provision::{Attempt, BootEvent, BootEventKind, Boots, Node};
 use store::{Clock, Store, StoreError, log_store_failure};
 use tokio::sync::{Notify, mpsc, watch};
@@ -133,6 +134,9 @@ impl Recorder {
     pub fn record(&self, node: &Node, what: BootEventKind) {
         self.addresses.note(node, &what);
         let Some(attempt) = &node.attempt else { return };
+        if is_read_by_running_system(node, &what) {
+            return;
+        }
         let what = what.shortened();
         let is_fetch =
             attempt.boots() == Boots::Instance && matches!(what, BootEventKind::Http { .. });
@@ -251,9 +255,9 @@ pub async fn write(store: Store, mut backlog: Backlog) {
     let mut waiting = Vec::new();
     while backlog.recorded.recv_many(&mut waiting, BATCH).await > 0 {
         let began = Instant::now();
-        let events: Vec<_> =
-            waiting.drain(..).map(|recorded| (recorded.node, recorded.event)).collect();
-        backlog.write_all(&store, &events).await;
+        let number = waiting.len() as u64;
+        let events = waiting.drain(..).map(|recorded| (recorded.node, recorded.event));
+        backlog.write_all(&store, &joined_reads(events.collect()), number).await;
         let rest = match backlog.recorded.len() {
             _ if backlog.recorded.is_closed() => continue,
             0..BATCH => GATHER.max(REST * began.elapsed()),
@@ -265,7 +269,8 @@ pub async fn write(store: Store, mut backlog: Backlog) {
 }
 
 impl Backlog {
-    async fn write_all(&self, store: &Store, events: &[(Uuid, BootEvent)]) {
+    /// Writes `events`, which are all that the queue held of `number` events.
+    async fn write_all(&self, store: &Store, events: &[(Uuid, BootEvent)], number: u64) {
         let mut last_tries = LAST_TRIES;
         while let Err(failed) = store.append_events(events).await {
             log_store_failure(&failed, "events of traces could not be written");
@@ -281,7 +286,7 @@ impl Backlog {
         }
         let mut numbers = locked(&self.numbers);
         self.written.send_modify(|written| {
-            written.events += events.len() as u64;
+            written.events += number;
             written.outage = None;
             for (node, _) in events {
                 if numbers.of_nodes.get(node).is_some_and(|number| *number <= written.events) {

@@ -125,6 +125,8 @@ fn network(text: &str) -> Result<IpNet, BadAgentNetworks> {
 pub struct ForeignLookup {
     /// The address of the lookup.
     pub from: IpAddr,
+    /// Whether the image is in the virtual CD drive of the BMC, which reads it from an address of its own.
+    pub is_read_by_bmc: bool,
     /// Addresses that fetched the attempt's image.
     pub fetched: Vec<IpAddr>,
     /// Addresses that DHCP leased to the node's cards in this attempt.
@@ -133,8 +135,9 @@ pub struct ForeignLookup {
 
 impl fmt::Display for ForeignLookup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { from, fetched, leased } = self;
+        let Self { from, is_read_by_bmc, fetched, leased } = self;
         match fetched.is_empty() {
+            true if *is_read_by_bmc => f.write_str("the image is read by the BMC")?,
             true => f.write_str("the image was fetched by nobody yet")?,
             false => write!(f, "the image was fetched by {}", list(fetched))?,
         }

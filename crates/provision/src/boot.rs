@@ -42,6 +42,11 @@ impl BootMethod {
     pub fn boots(&self) -> Boots {
         self.procedure.row().boots
     }
+
+    /// Whether the image of the boot with these events is in the virtual CD drive of the BMC.
+    pub(crate) fn is_from_drive(&self) -> bool {
+        self.interface == BootInterface::RedfishVirtualMedia
+    }
 }
 
 /// The boot answer for a DHCP client.
@@ -183,10 +188,13 @@ pub fn boot_for(
         (ClientKind::PxeClient, _) => Err(NoBoot::PxeNotHttp),
         // The BMC gives the URL; a second URL from DHCP could take precedence, in particular if the network card's
         // ROM has iPXE: firmware prefers that to load a URL.
-        (ClientKind::HttpClient, BootInterface::RedfishHttps) => {
-            runs_its_iso(node, attempt, architecture).map(|()| DhcpBoot::Address)
+        (
+            ClientKind::HttpClient,
+            BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia,
+        ) => runs_its_iso(node, attempt, architecture).map(|()| DhcpBoot::Address),
+        (ClientKind::Ipxe, BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia) => {
+            Ok(DhcpBoot::Address)
         }
-        (ClientKind::Ipxe, BootInterface::RedfishHttps) => Ok(DhcpBoot::Address),
         (ClientKind::HttpClient, BootInterface::Http) => {
             let cpu_arch = cpu_arch_of(node, architecture, means.boot_sets)?;
             Ok(DhcpBoot::Url(Artifact::boot_loader(cpu_arch)))

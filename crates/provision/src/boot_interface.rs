@@ -19,11 +19,14 @@ pub enum BootInterface {
     Http,
     /// The firmware gets the URL of iPXE from DHCP, and iPXE the URL of its script (`http-ipxe`).
     HttpIpxe,
+    /// The BMC gets the URL of an ISO image for its virtual CD drive (`redfish-virtual-media`).
+    RedfishVirtualMedia,
 }
 
 impl BootInterface {
     /// All boot interfaces, in the order of preference.
-    pub const ALL: [Self; 3] = [Self::RedfishHttps, Self::Http, Self::HttpIpxe];
+    pub const ALL: [Self; 4] =
+        [Self::RedfishHttps, Self::Http, Self::HttpIpxe, Self::RedfishVirtualMedia];
 
     /// Ironic's name.
     #[must_use]
@@ -32,14 +35,15 @@ impl BootInterface {
             Self::RedfishHttps => "redfish-https",
             Self::Http => "http",
             Self::HttpIpxe => "http-ipxe",
+            Self::RedfishVirtualMedia => "redfish-virtual-media",
         }
     }
 
-    /// The artifact of the BMC's `HttpBootUri`; `None` if DHCP gives the URL.
+    /// The artifact whose URL the BMC gets, for the firmware or for its virtual CD drive; `None` if DHCP gives the URL.
     #[must_use]
     pub fn http_boot_uri(self) -> Option<Artifact> {
         match self {
-            Self::RedfishHttps => Some(Artifact::Iso),
+            Self::RedfishHttps | Self::RedfishVirtualMedia => Some(Artifact::Iso),
             Self::Http | Self::HttpIpxe => None,
         }
     }
@@ -48,7 +52,7 @@ impl BootInterface {
 /// The text is not a supported boot interface.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error(
-    "could not find the boot interface {0:?}; there are redfish-https, http and http-ipxe \
+    "could not find the boot interface {0:?}; there are redfish-https, http, http-ipxe and redfish-virtual-media \
      (redfish-http-url and httpboot are other names of the first two)"
 )]
 pub struct NoSuchBootInterface(pub String);
@@ -61,6 +65,7 @@ impl FromStr for BootInterface {
             "redfish-https" | "redfish-http-url" => Ok(Self::RedfishHttps),
             "http" | "httpboot" => Ok(Self::Http),
             "http-ipxe" => Ok(Self::HttpIpxe),
+            "redfish-virtual-media" => Ok(Self::RedfishVirtualMedia),
             _ => Err(NoSuchBootInterface(text.to_owned())),
         }
     }

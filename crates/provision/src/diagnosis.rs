@@ -1,6 +1,7 @@
 //! The diagnosis of a boot: the reason why it does not go on, from its trace.
 
 mod diagnosed_boot;
+mod drive;
 
 use std::net::IpAddr;
 
@@ -9,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::diagnosed_boot::{BootCourse, DiagnosedBoot};
+use self::drive::DriveReads;
 use crate::artifact::{Artifact, HttpLoader};
 use crate::boot::{BootMethod, KERNEL_START, NoBoot};
 use crate::boot_interface::BootInterface;
@@ -65,8 +67,7 @@ pub fn diagnose(
     vicinity: Vicinity<'_>,
     now: Timestamp,
 ) -> Option<Diagnosis> {
-    let BootMethod { loader, .. } = method;
-    if method.boots() == Boots::Instance && is_image_fetched(events, loader, now) {
+    if method.boots() == Boots::Instance && is_image_fetched(events, method, now) {
         // Only the traffic of the running system follows.
         return None;
     }
@@ -77,7 +78,7 @@ pub fn diagnose(
         Some(End::Failed { event, reason }) => {
             let (before, at) = (&events[..event], events[event].at);
             let boot = DiagnosedBoot { method, course: BootCourse::Failed };
-            let found = BootEvidence::of(loader, before, at).diagnosis(boot, vicinity, at);
+            let found = BootEvidence::of(method, before, at).diagnosis(boot, vicinity, at);
             Some(found.map_or_else(
                 || {
                     let reason = reason.map(ToString::to_string);
@@ -88,7 +89,7 @@ pub fn diagnose(
         }
         None => {
             let boot = DiagnosedBoot { method, course: course(method, events) };
-            BootEvidence::of(loader, events, now).diagnosis(boot, vicinity, now)
+            BootEvidence::of(method, events, now).diagnosis(boot, vicinity, now)
         }
     }
 }
@@ -152,7 +153,7 @@ struct BootEvidence<'a> {
     last_dhcp: Option<(ClientKind, &'a DhcpAnswer)>,
     other_architecture: Option<ClientArchitecture>,
     acknowledged: bool,
-    http: Option<Http<'a>>,
+    http: Option<FetchResult<'a>>,
     /// Whether a file with the operating system was fetched, at once or in parts.
     system_fetched: bool,
     loader_fetched: bool,
@@ -164,6 +165,7 @@ struct BootEvidence<'a> {
     /// A refused call from an unknown address.
     stranger_refused: Option<(IpAddr, &'a str)>,
     heartbeat_at: Option<Timestamp>,
+    drive: DriveReads,
     command_failed: Option<(&'a AgentCall, &'a str)>,
 }
 
@@ -171,12 +173,12 @@ struct BootEvidence<'a> {
 #[derive(PartialEq)]
 enum Progress<'a> {
     Dhcp(ClientKind, &'a str, bool),
-    Http(&'a HttpMethod, &'a str, u16),
+    Http(&'a HttpMethod, &'a str, u16, Option<&'a str>),
     Agent(&'a AgentCall, bool),
 }
 
 /// The result of the last significant fetch.
-enum Http<'a> {
+enum FetchResult<'a> {
     Asked(&'a str),
     Fetched(&'a str),
     /// A part of a file with the operating system, of which other parts are missing.
@@ -194,11 +196,12 @@ enum Http<'a> {
 }
 
 impl<'a> BootEvidence<'a> {
-    fn of(loader: HttpLoader, events: &'a [BootEvent], now: Timestamp) -> Self {
-        let system_fetched = is_image_fetched(events, loader, now);
-        let mut seen = Self { system_fetched, ..Self::default() };
+    fn of(method: BootMethod, events: &'a [BootEvent], now: Timestamp) -> Self {
+        let system_fetched = is_image_fetched(events, method, now);
+        let drive = DriveReads { is_used: method.is_from_drive(), ..DriveReads::default() };
+        let mut seen = Self { system_fetched, drive, ..Self::default() };
         for event in events {
-            seen.take(loader, event);
+            seen.take(method.loader, event);
         }
         seen
     }
@@ -218,6 +221,7 @@ impl<'a> BootEvidence<'a> {
                     self.bmc_errors.push((*purpose, *status, error));
                 } else if *purpose == RedfishPurpose::PowerOn {
                     self.powered_on_at = Some(event.at);
+                    self.drive.since_power_on = 0;
                 }
                 // Reading the power state says nothing about the machine's boot.
                 if *method != HttpMethod::Get {
@@ -237,14 +241,14 @@ impl<'a> BootEvidence<'a> {
                 self.note(event.at, Progress::Dhcp(*client, message, served));
                 self.take_dhcp(*client, *architecture, answer);
             }
-            BootEventKind::Http { method, artifact, path, status, error, .. } => {
-                self.note(event.at, Progress::Http(method, path, *status));
+            BootEventKind::Http { method, artifact, path, status, error, range, .. } => {
+                self.note(event.at, Progress::Http(method, path, *status, range.as_deref()));
                 if *status >= 400 {
                     self.take_http_error(*artifact, path, *status, error.as_deref());
                 } else if *method == HttpMethod::Get {
                     self.take_fetch(loader, &event.what);
                 } else {
-                    self.http = Some(Http::Asked(path));
+                    self.http = Some(FetchResult::Asked(path));
                 }
             }
             BootEventKind::Agent { call, outcome, caller: None } => {
@@ -291,7 +295,8 @@ impl<'a> BootEvidence<'a> {
     ) {
         // Loaders look for optional files (shim: `revocations_sbat.efi`), and go on without them.
         if artifact.is_some() || !self.loader_fetched {
-            self.http = Some(Http::Refused { path, status, error: error.unwrap_or("no reason") });
+            self.http =
+                Some(FetchResult::Refused { path, status, error: error.unwrap_or("no reason") });
         }
     }
 
@@ -299,14 +304,20 @@ impl<'a> BootEvidence<'a> {
     fn take_fetch(&mut self, loader: HttpLoader, what: &'a BootEventKind) {
         let BootEventKind::Http { artifact, path, range, sent, length, .. } = what else { return };
         let holds_system = artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
-        self.http = Some(if sent < length {
-            Http::Cut { path, sent: *sent, length: *length }
+        if holds_system {
+            self.drive.has_begun = true;
+            self.drive.since_power_on += if self.powered_on_at.is_some() { *sent } else { 0 };
+        }
+        self.http = Some(if self.drive.is_used && !self.system_fetched {
+            FetchResult::Part(path)
+        } else if sent < length {
+            FetchResult::Cut { path, sent: *sent, length: *length }
         } else if holds_system && range.is_some() && !self.system_fetched {
-            Http::Part(path)
+            FetchResult::Part(path)
         } else {
             self.loader_fetched = true;
             self.ramdisk_fetched |= holds_system;
-            Http::Fetched(path)
+            FetchResult::Fetched(path)
         });
     }
 
@@ -403,8 +414,13 @@ impl BootEvidence<'_> {
         match self.http {
             _ if self.other_architecture.is_some() => true,
             _ if self.ramdisk_fetched => false,
-            Some(Http::Refused { .. }) => true,
-            Some(Http::Asked(_) | Http::Fetched(_) | Http::Part(_) | Http::Cut { .. }) => false,
+            Some(FetchResult::Refused { .. }) => true,
+            Some(
+                FetchResult::Asked(_)
+                | FetchResult::Fetched(_)
+                | FetchResult::Part(_)
+                | FetchResult::Cut { .. },
+            ) => false,
             None => answered_no && !self.acknowledged,
         }
     }
@@ -450,26 +466,36 @@ impl BootEvidence<'_> {
             return self.ramdisk_silent(boot, quiet);
         }
         match &self.http {
-            Some(Http::Refused { path, status, error }) => http_refused(boot, path, *status, error),
-            Some(Http::Cut { path, sent, length }) => stuck(
+            Some(FetchResult::Refused { path, status, error }) => {
+                http_refused(boot, path, *status, error)
+            }
+            _ if self.drive.is_used => self.drive_stuck(quiet),
+            Some(FetchResult::Cut { path, sent, length }) => stuck(
                 format!("the fetch of {path} was cut off after {sent} of {length} bytes"),
                 "look for a loose link, a full memory (the image is kept in RAM), or a reset",
             ),
-            Some(Http::Part(path)) => stuck(
+            Some(FetchResult::Part(path)) => stuck(
                 format!("{path} was not fetched whole, and nothing followed for {seconds} s"),
                 "look for a loose link, a full memory (the image is kept in RAM), or a reset",
             ),
-            Some(Http::Fetched(path)) => stuck(
+            Some(FetchResult::Fetched(path)) => stuck(
                 format!("{path} was fetched, and nothing followed for {seconds} s"),
                 "the loader did not start or did not continue: Secure Boot may refuse it; \
                  look at the machine's console",
             ),
-            Some(Http::Asked(path)) => stuck(
+            Some(FetchResult::Asked(path)) => stuck(
                 format!("the machine requested the size of {path}, and then did not fetch it"),
                 "firmware does so if the image does not fit into its memory",
             ),
             None => self.never_fetched(boot, candidates, quiet),
         }
+    }
+
+    fn drive_stuck(&self, quiet: SignedDuration) -> Diagnosis {
+        let found = self.drive.finding(self.last_dhcp.map(|(client, _)| client), quiet);
+        let patience = if found.may_be_self_test { SELF_TEST } else { SILENCE };
+        let verdict = if quiet < patience { Verdict::Waiting } else { Verdict::Stuck };
+        Diagnosis { verdict, text: found.text, hint: Some(found.hint.to_owned()) }
     }
 
     fn ramdisk_silent(&self, boot: DiagnosedBoot, quiet: SignedDuration) -> Diagnosis {
@@ -573,11 +599,12 @@ fn http_refused(boot: DiagnosedBoot, path: &str, status: u16, error: &str) -> Di
     let hint = match status {
         410 => boot.older_url(),
         500.. => boot.missing_image(),
-        _ => "the machine requests another URL than the one it got: check url under [boot] in the \
+        _ => "this is another URL than the one that was given: check url under [boot] in the \
               settings of this host, and any proxy before it"
             .to_owned(),
     };
-    stuck(format!("the machine asked for {path} and got {status}: {error}"), &hint)
+    let client = if boot.method.is_from_drive() { "BMC" } else { "machine" };
+    stuck(format!("the {client} asked for {path} and got {status}: {error}"), &hint)
 }
 
 fn never_heard(provider: Option<DhcpService>, quiet: SignedDuration) -> Diagnosis {
@@ -617,10 +644,7 @@ fn asks_about(boot: DiagnosedBoot, candidates: &Candidates<'_>, found: Diagnosis
 }
 
 fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
-    let who_told = match boot_interface {
-        BootInterface::RedfishHttps => "the BMC",
-        BootInterface::Http | BootInterface::HttpIpxe => "DHCP",
-    };
+    let who_told = if boot_interface.http_boot_uri().is_some() { "the BMC" } else { "DHCP" };
     stuck(
         format!("the machine got its address, and the URL from {who_told}, but never fetched it"),
         "check that the boot listener's address is reachable from the machine; firmware that \

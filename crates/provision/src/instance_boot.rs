@@ -1,18 +1,20 @@
 //! The boots of an instance, from the exchanges of its machine: the complete fetch of its image, and later boots that
 //! the machine begins by itself.
 
-use std::ops::Range;
-
 use hardware::{ClientKind, HttpMethod, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
 use crate::artifact::{Artifact, HttpLoader};
+use crate::boot::BootMethod;
+use crate::boot_interface::BootInterface;
+use crate::fetched_part::{FetchedBytes, FetchedPart, fetched_bytes};
 use crate::node::{Attempt, Node};
 use crate::position::Position;
 use crate::procedure::{Boots, Procedure, Stage};
 use crate::state::ProvisionState;
 use crate::trace::{BootEvent, BootEventKind, latest_boot};
+use crate::virtual_media;
 
 /// Time from an [announced](BootEventKind::LastByte) last byte until its fetch counts as complete, if the end of the
 /// fetch is not recorded: the daemon was killed in between. A living daemon records the end within a second, unless
@@ -41,30 +43,25 @@ pub fn is_saved_before_last_byte(
     );
     is_deployed
         && awaits_image(node)
-        && announced_part(announced, loader).is_some_and(|(_, part)| part.bytes.end == part.total)
+        && !is_read_for_drive(node, announced)
+        && FetchedPart::announced(announced, loader).is_some_and(|part| part.has_the_end())
 }
 
-/// Whether the trace of a boot shows a complete fetch of the file with the operating system, at once or in parts.
+/// Whether the trace of a boot shows a complete fetch of the file with the operating system, at once or in parts; from a
+/// virtual CD drive, whether it shows that the machine [read](virtual_media) its system.
 #[must_use]
-pub fn is_image_fetched(events: &[BootEvent], loader: HttpLoader, now: Timestamp) -> bool {
+pub fn is_image_fetched(events: &[BootEvent], method: BootMethod, now: Timestamp) -> bool {
     let events = since_power_off(latest_boot(events));
+    if method.is_from_drive() {
+        return virtual_media::is_image_read(events);
+    }
     let announced = events.iter().enumerate().filter(|(at, event)| {
         event.at + END_RECORDED_WITHIN <= now && !is_end_recorded(&event.what, &events[at + 1..])
     });
-    let announced = announced.filter_map(|(_, event)| announced_part(&event.what, loader));
-    let sent = events.iter().filter_map(|event| part_of(&event.what, loader));
-    let mut parts: Vec<(Artifact, Part)> = sent.chain(announced).collect();
-    parts.sort_by_key(|(artifact, part)| (*artifact, part.bytes.start));
-    parts.chunk_by(|(a, _), (b, _)| a == b).any(|of_one| {
-        let total = of_one.iter().map(|(_, part)| part.total).max().unwrap_or_default();
-        let mut reached = 0;
-        for (_, part) in of_one {
-            if part.bytes.start <= reached {
-                reached = reached.max(part.bytes.end);
-            }
-        }
-        total > 0 && reached >= total
-    })
+    let announced =
+        announced.filter_map(|(_, event)| FetchedPart::announced(&event.what, method.loader));
+    let sent = events.iter().filter_map(|event| FetchedPart::of(&event.what, method.loader));
+    fetched_bytes(sent.chain(announced).collect()).into_iter().any(FetchedBytes::are_all)
 }
 
 /// The events of a boot since its machine was switched off for it. Earlier fetches do not count: a machine that
@@ -78,40 +75,6 @@ fn since_power_off(events: &[BootEvent]) -> &[BootEvent] {
     };
     let off = events.iter().rposition(is_power_off);
     &events[off.map_or(0, |off| off + 1)..]
-}
-
-/// The sent bytes of a file, and its size.
-struct Part {
-    bytes: Range<u64>,
-    total: u64,
-}
-
-impl Part {
-    /// The part in an answer with `length` bytes, of which `sent` were sent.
-    fn of_answer(range: Option<&str>, sent: u64, length: u64) -> Option<Self> {
-        let (start, total) = range.map_or(Some((0, length)), content_range)?;
-        Some(Self { bytes: start..start.saturating_add(sent), total })
-    }
-}
-
-/// The part that a fetch got of a file with the operating system.
-fn part_of(what: &BootEventKind, loader: HttpLoader) -> Option<(Artifact, Part)> {
-    let BootEventKind::Http { method, artifact, status: 200..=299, range, sent, length, .. } = what
-    else {
-        return None;
-    };
-    let artifact = artifact.filter(|artifact| artifact.holds_ramdisk(loader))?;
-    if *method != HttpMethod::Get {
-        return None;
-    }
-    Some((artifact, Part::of_answer(range.as_deref(), *sent, *length)?))
-}
-
-/// The part that a fetch gets with its last byte.
-fn announced_part(what: &BootEventKind, loader: HttpLoader) -> Option<(Artifact, Part)> {
-    let BootEventKind::LastByte { artifact, range, length } = what else { return None };
-    let artifact = Some(*artifact).filter(|artifact| artifact.holds_ramdisk(loader))?;
-    Some((artifact, Part::of_answer(range.as_deref(), *length, *length)?))
 }
 
 /// Whether the events after an announced last byte show the end of that fetch, or of an equal later one.
@@ -133,13 +96,6 @@ fn is_end_recorded(announced: &BootEventKind, later: &[BootEvent]) -> bool {
     })
 }
 
-/// The first byte and the total size in `bytes 0-99/1000` (RFC 9110 §14.4).
-fn content_range(range: &str) -> Option<(u64, u64)> {
-    let (bytes, total) = range.strip_prefix("bytes ")?.split_once('/')?;
-    let (first, _) = bytes.split_once('-')?;
-    Some((first.parse().ok()?, total.parse().ok()?))
-}
-
 /// Whether an exchange shows a later boot of an instance: its image was fetched completely before, and its firmware
 /// now begins again.
 #[must_use]
@@ -147,7 +103,28 @@ pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &BootEventKind)
     let is_over = node.provision_state == ProvisionState::Active
         && attempt.boots() == Boots::Instance
         && attempt.image_fetched_at.is_some();
-    is_over && is_of_firmware(what)
+    // A BMC reads the image for the running system as well as for the next boot: they look the same.
+    let is_seen = attempt.boot_interface != BootInterface::RedfishVirtualMedia
+        && !is_read_for_drive(node, what);
+    is_over && is_seen && is_of_firmware(what)
+}
+
+/// Whether a BMC reads the image for its virtual CD drive.
+fn is_read_for_drive(node: &Node, what: &BootEventKind) -> bool {
+    match what {
+        BootEventKind::Http { artifact, range, .. } => {
+            virtual_media::is_of_bmc(node, *artifact, range.is_some())
+        }
+        BootEventKind::LastByte { artifact, range, .. } => {
+            virtual_media::is_of_bmc(node, Some(*artifact), range.is_some())
+        }
+        BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => false,
+    }
 }
 
 /// The fate of a boot that began after an attempt.
@@ -211,6 +188,8 @@ fn is_of_firmware(what: &BootEventKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::ops::Range;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -237,13 +216,17 @@ mod tests {
         BootEvent { at: Timestamp::UNIX_EPOCH, attempt: Uuid::nil(), what }
     }
 
+    fn method(loader: HttpLoader) -> BootMethod {
+        BootMethod { procedure: Procedure::Deploy, interface: BootInterface::RedfishHttps, loader }
+    }
+
     fn is_fetched(events: &[BootEvent]) -> bool {
         is_fetched_after(SignedDuration::ZERO, events)
     }
 
     /// Whether the image counts as fetched this long after all events.
     fn is_fetched_after(time: SignedDuration, events: &[BootEvent]) -> bool {
-        is_image_fetched(events, HttpLoader::Uki, Timestamp::UNIX_EPOCH + time)
+        is_image_fetched(events, method(HttpLoader::Uki), Timestamp::UNIX_EPOCH + time)
     }
 
     fn last_byte(artifact: Artifact, range: Option<Range<u64>>) -> BootEvent {
@@ -273,7 +256,8 @@ mod tests {
         let events = [fetch(Artifact::Ipxe, None, LENGTH), fetch(Artifact::Kernel, None, LENGTH)];
         assert!(!is_fetched(&events));
         let grub = [fetch(Artifact::BootLoader, None, LENGTH)];
-        assert!(!is_image_fetched(&grub, HttpLoader::Grub, Timestamp::UNIX_EPOCH));
+        let by_grub = method(HttpLoader::Grub);
+        assert!(!is_image_fetched(&grub, by_grub, Timestamp::UNIX_EPOCH));
     }
 
     #[test]
@@ -316,6 +300,9 @@ mod tests {
         assert!(!is_saved(&booting_node(), whole()), "it is a clean");
         let active = Node { provision_state: ProvisionState::Active, ..node.clone() };
         assert!(!is_saved(&active, whole()), "it is a later boot");
+        let mut media = node.clone();
+        media.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishVirtualMedia;
+        assert!(!is_saved(&media, whole()), "a BMC reads the end of an image first, and again");
         node.attempt.as_mut().unwrap().image_fetched_at = Some(Timestamp::UNIX_EPOCH);
         assert!(!is_saved(&node, whole()));
     }
@@ -345,6 +332,23 @@ mod tests {
         let BootEventKind::Http { method, .. } = &mut event.what else { unreachable!() };
         *method = HttpMethod::Head;
         assert!(!is_fetched(&[event]));
+    }
+
+    #[test]
+    fn reads_for_a_virtual_cd_begin_no_later_boot() {
+        let mut node = booting_node();
+        node.provision_state = ProvisionState::Active;
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.procedure = Procedure::Deploy;
+        attempt.image_fetched_at = Some(Timestamp::UNIX_EPOCH);
+        let begins = |node: &Node, event: BootEvent| {
+            begins_another_boot(node, node.attempt.as_ref().unwrap(), &event.what)
+        };
+        let [whole, part] = [None, Some(0..10)].map(|range| fetch(Artifact::Iso, range, 10));
+
+        assert!(begins(&node, whole.clone()) && begins(&node, part.clone()));
+        node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishVirtualMedia;
+        assert!(!begins(&node, whole) && !begins(&node, part));
     }
 
     #[test]
@@ -379,11 +383,6 @@ mod tests {
                 fetch(Artifact::Iso, Some(start * 50..end * 50), (end - start) * 50)
             }).collect();
             prop_assert_eq!(is_fetched(&events), have.iter().all(|it| *it));
-        }
-
-        #[test]
-        fn no_range_makes_it_panic(range in "(bytes )?[0-9/*-]{0,40}") {
-            let _ = content_range(&range);
         }
     }
 }

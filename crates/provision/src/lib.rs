@@ -11,6 +11,7 @@ pub mod boot_interface;
 pub mod config_drive;
 pub mod diagnosis;
 pub mod event;
+mod fetched_part;
 pub mod image;
 pub mod instance_boot;
 pub mod limits;
@@ -32,6 +33,7 @@ pub mod test_nodes;
 pub mod text;
 pub mod trace;
 pub mod verb_meaning;
+pub mod virtual_media;
 
 pub use agent_extension::AgentExtension;
 pub use artifact::Artifact;

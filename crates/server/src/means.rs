@@ -50,6 +50,10 @@ impl BootMeans {
     /// The missing part, and how to provide it.
     pub fn check(&self, node: &Node) -> Result<()> {
         match (node.boot_interface, self.dhcp) {
+            (BootInterface::RedfishVirtualMedia, _) => ensure!(
+                false,
+                "its boot interface is redfish-virtual-media, which is not connected to the BMC yet"
+            ),
             (BootInterface::RedfishHttps, _)
             | (BootInterface::Http | BootInterface::HttpIpxe, WhoAnswers::Told) => {
                 self.urls.reaches(node)?;

@@ -356,6 +356,28 @@ async fn metal3_registers_a_host_and_is_told_what_is_not_built() {
 }
 
 #[tokio::test]
+async fn a_node_boots_from_virtual_media_without_any_port_and_has_one_fallback() {
+    let service = Service::new().await;
+    let node = json!({
+        "driver": "redfish",
+        "name": "n1",
+        "boot_interface": "redfish-virtual-media",
+        // No BMC listens there.
+        "driver_info": { "redfish_address": "http://127.0.0.1:9", "redfish_boot_fallback": "pxe" },
+    });
+    let created = service.send("POST", "/v1/nodes", Some(&node)).await;
+    created.expect(201);
+    assert_eq!(created.body["boot_interface"], "redfish-virtual-media");
+
+    let report = service.send("GET", "/v1/nodes/n1/validate", None).await.body;
+
+    let fallback = "driver_info/redfish_boot_fallback must be one of virtual-media";
+    assert_eq!(report["boot"]["reason"], fallback);
+    let properties = service.send("GET", "/v1/drivers/redfish/properties", None).await.body;
+    assert!(properties["redfish_boot_fallback"].is_string());
+}
+
+#[tokio::test]
 async fn every_interface_that_can_be_set_is_listed_by_the_driver() {
     let service = Service::new().await;
     let driver = service.send("GET", "/v1/drivers/redfish", None).await.body;

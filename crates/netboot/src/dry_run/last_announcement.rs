@@ -1,7 +1,7 @@
 //! The last announcement of a machine's latest boot to an external DHCP server, in words.
 
 use provision::trace::BootAnnouncement;
-use provision::{Attempt, BootEvent, BootEventKind, BootInterface};
+use provision::{Attempt, BootEvent, BootEventKind};
 
 /// Nothing was announced.
 const NOTHING: &str = "was told nothing of this machine: it is told when a boot of it begins";
@@ -16,7 +16,7 @@ pub fn last_announcement(latest: Option<(&Attempt, &[BootEvent])>) -> String {
     };
     match trace.iter().rev().find_map(announcement) {
         Some(said) => said,
-        None if attempt.boot_interface == BootInterface::RedfishHttps => {
+        None if attempt.boot_interface.http_boot_uri().is_some() => {
             "was told nothing of this boot: the BMC tells the machine what to boot".to_owned()
         }
         None => NOTHING.to_owned(),
@@ -34,6 +34,7 @@ fn in_words(announcement: &BootAnnouncement, error: Option<&str>) -> String {
 mod tests {
     use hardware::Mac;
     use jiff::Timestamp;
+    use provision::BootInterface;
     use provision::artifact::Artifact;
     use provision::test_nodes::booting_node;
     use provision::trace::{AnnouncementCause, DhcpService};

@@ -121,7 +121,7 @@ impl Announcement {
     ) -> Option<Self> {
         let attempt = node.attempt.as_ref()?;
         match attempt.boot_interface {
-            BootInterface::RedfishHttps => return None,
+            BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia => return None,
             BootInterface::Http | BootInterface::HttpIpxe => {}
         }
         let ports = ports.iter().filter(|port| port.pxe_enabled);

@@ -25,7 +25,9 @@ pub fn announcement(boot_interface: BootInterface, host: &str) -> Announcement {
     let [x64, arm64] = [CpuArch::X64, CpuArch::Arm64].map(|cpu_arch| {
         let loader = match boot_interface {
             BootInterface::HttpIpxe => Artifact::ipxe(cpu_arch).expect("there is one of it"),
-            BootInterface::RedfishHttps | BootInterface::Http => Artifact::boot_loader(cpu_arch),
+            BootInterface::RedfishHttps
+            | BootInterface::RedfishVirtualMedia
+            | BootInterface::Http => Artifact::boot_loader(cpu_arch),
         };
         (cpu_arch, link(loader.file_name()))
     });

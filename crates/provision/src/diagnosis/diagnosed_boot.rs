@@ -65,9 +65,10 @@ impl DiagnosedBoot {
     pub(super) fn missing_image(self) -> String {
         let fields = match (self.method.boots(), self.method.interface) {
             (Boots::Instance, _) => "boot_iso, or kernel and ramdisk, in instance_info",
-            (Boots::Ramdisk | Boots::Nothing, BootInterface::RedfishHttps) => {
-                "deploy_iso, or deploy_kernel and deploy_ramdisk, in driver_info"
-            }
+            (
+                Boots::Ramdisk | Boots::Nothing,
+                BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia,
+            ) => "deploy_iso, or deploy_kernel and deploy_ramdisk, in driver_info",
             (Boots::Ramdisk | Boots::Nothing, BootInterface::Http | BootInterface::HttpIpxe) => {
                 "deploy_kernel and deploy_ramdisk in driver_info"
             }

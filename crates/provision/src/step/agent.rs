@@ -20,6 +20,7 @@ use crate::step_failure::StepFailure;
 use crate::steps::{self, ProcedureStep, StepNotOffered};
 use crate::text::shown_url;
 use crate::trace::TransitionReason;
+use crate::virtual_media::may_be_in_drive;
 
 impl Transition<'_> {
     pub(super) fn agent_looks_up(mut self, lookup: &AgentLookup) -> Result<Outcome, Refused> {
@@ -40,7 +41,9 @@ impl Transition<'_> {
         }
         if !is_known {
             let MachineAddresses { fetched, leased, .. } = attempt.addresses.clone();
-            return Err(Refused::ForeignLookup(ForeignLookup { from, fetched, leased }));
+            let is_read_by_bmc = may_be_in_drive(&self.node, attempt);
+            let foreign = ForeignLookup { from, is_read_by_bmc, fetched, leased };
+            return Err(Refused::ForeignLookup(foreign));
         }
         if attempt.agent.is_some() {
             // A restarted agent has kept its token; no other agent gets it.

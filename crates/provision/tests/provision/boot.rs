@@ -230,6 +230,7 @@ fn a_switch_of_the_boot_interface_does_not_disturb_the_boot_under_way() {
 #[test]
 fn the_bmc_gets_an_iso_and_dhcp_nodes_get_no_uri_over_redfish() {
     assert_eq!(BootInterface::RedfishHttps.http_boot_uri(), Some(Artifact::Iso));
+    assert_eq!(BootInterface::RedfishVirtualMedia.http_boot_uri(), Some(Artifact::Iso));
     assert_eq!(BootInterface::Http.http_boot_uri(), None);
     assert_eq!(BootInterface::HttpIpxe.http_boot_uri(), None);
 }
@@ -242,6 +243,7 @@ fn the_specs_names_of_the_boot_interfaces_are_understood_and_upstreams_are_given
         ("http", "http"),
         ("httpboot", "http"),
         ("http-ipxe", "http-ipxe"),
+        ("redfish-virtual-media", "redfish-virtual-media"),
     ] {
         assert_eq!(given.parse::<BootInterface>().unwrap().name(), kept);
         let parsed: BootInterface = serde_json::from_value(json!(given)).unwrap();

@@ -487,6 +487,75 @@ fn a_stranger_whose_address_is_nearly_the_ports_is_named_at_once() {
     assert_eq!(trace.said_beside(&other, soon), None);
 }
 
+// Virtual media.
+
+#[test]
+fn a_bmc_that_reads_nothing_of_its_virtual_cd_is_named_with_what_to_check() {
+    let trace = Trace::with_media();
+    let text = "the BMC took the URL of the image, and has read nothing of it";
+    trace.says_after_a_silence(Verdict::Waiting, text);
+    let said = trace.says_after(20 * 60, Verdict::Stuck, text);
+    assert!(said.hint.unwrap().contains("external_http_url"));
+}
+
+#[test]
+fn a_machine_that_does_not_read_its_virtual_cd_boots_otherwise() {
+    let looked = Trace::of(BootInterface::RedfishVirtualMedia)
+        .then(1, read(0, 65_536))
+        .then(1, on())
+        .then(0, state(State::Cleaning, State::CleanWait, None));
+    let text = "the BMC read the start of the image, and the machine has read nothing";
+    looked.says_after_a_silence(Verdict::Waiting, text);
+    let said = looked.says_after(20 * 60, Verdict::Stuck, text);
+    assert!(said.hint.unwrap().contains("boot from another device"));
+    looked.then(90, pxe()).says_after_a_silence(
+        Verdict::Stuck,
+        "the machine did not boot from its virtual CD: PXE firmware asked for an address",
+    );
+}
+
+#[test]
+fn a_bmc_that_still_reads_is_not_silent_and_a_system_that_was_read_is_awaited() {
+    let mib = 1 << 20;
+    let mut trace = Trace::with_media();
+    for number in 0..8 {
+        trace = trace.then(40, read(number * mib, mib));
+        assert_eq!(trace.said_after(40), None);
+    }
+    let text = "the machine read 8388608 bytes of its virtual CD, and nothing followed for 45 s";
+    trace.says_after_a_silence(Verdict::Stuck, text);
+
+    let read_it = trace.then(40, read(8 * mib, 20 * mib));
+    assert_eq!(read_it.said_after(40), None);
+    let text = "the ramdisk was fetched but the agent never called";
+    read_it.says_after_a_silence(Verdict::Waiting, text);
+}
+
+#[test]
+fn a_read_that_a_bmc_repeats_is_no_progress() {
+    let mut trace = Trace::with_media();
+    for _ in 0..8 {
+        trace = trace.then(10, read(0, 65_536));
+    }
+    trace.says_after(0, Verdict::Stuck, "the machine read 524288 bytes of its virtual CD");
+}
+
+#[test]
+fn a_url_of_an_image_that_is_over_is_what_the_bmc_asked_for() {
+    let what = refused(Some(Artifact::Iso), "boot.iso", 410, "the boot is over");
+    let text = "the BMC asked for boot.iso and got 410";
+    Trace::with_media().then(1, what).says_after(0, Verdict::Stuck, text);
+}
+
+/// A part of an image with 100 MiB, as a BMC reads it.
+fn read(first: u64, length: u64) -> BootEventKind {
+    let mut read = http("GET", Some(Artifact::Iso), "boot.iso", 206, length, length);
+    if let BootEventKind::Http { range, .. } = &mut read {
+        *range = Some(format!("bytes {first}-{}/{}", first + length - 1, 100 << 20));
+    }
+    read
+}
+
 // Each procedure.
 
 #[test]
@@ -661,6 +730,13 @@ impl Trace {
 
     fn switched_on() -> Self {
         Self::of(BootInterface::Http)
+            .then(1, on())
+            .then(0, state(State::Cleaning, State::CleanWait, None))
+    }
+
+    /// A clean from the virtual CD drive, whose machine is on.
+    fn with_media() -> Self {
+        Self::of(BootInterface::RedfishVirtualMedia)
             .then(1, on())
             .then(0, state(State::Cleaning, State::CleanWait, None))
     }

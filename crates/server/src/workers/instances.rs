@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures::future::join;
 use nodes::LaterBoot;
+use provision::boot::BootMethod;
 use provision::instance_boot::{LaterBootFate, awaits_image, fate_of_later_boot, is_image_fetched};
 use provision::{BootEvent, Event, Node, Refused};
 use store::{ChangeError, Clock, NodeKey, StoreError, log_store_failure};
@@ -45,7 +46,7 @@ async fn note_fetches(context: &WorkerContext) {
 /// Records the complete fetch of an instance's image, if its trace shows one.
 pub(super) async fn note_fetched(context: &WorkerContext, node: &Node, trace: &[BootEvent]) {
     let Some(attempt) = node.live_attempt().filter(|_| awaits_image(node)) else { return };
-    if !is_image_fetched(trace, context.loader, Clock::process().now()) {
+    if !is_image_fetched(trace, BootMethod::of(attempt, context.loader), Clock::process().now()) {
         return;
     }
     let event = Event::ImageFetched { attempt: attempt.id };

@@ -1,0 +1,342 @@
+//! Boots from a BMC's virtual CD drive. The BMC reads the image for its machine: in ranges, some of them when the image
+//! is inserted, most of them while the machine boots, and others for as long as the machine runs.
+
+use std::collections::HashMap;
+
+use hardware::{HttpMethod, RedfishPurpose};
+use uuid::Uuid;
+
+use crate::artifact::{Artifact, HttpLoader};
+use crate::boot::boots_iso;
+use crate::boot_interface::BootInterface;
+use crate::fetched_part::{FetchedBytes, FetchedPart, content_range, fetched_bytes};
+use crate::node::{Attempt, Node};
+use crate::position::Position;
+use crate::procedure::{Boots, Stage};
+use crate::state::ProvisionState;
+use crate::trace::{BootEvent, BootEventKind};
+
+/// The key of `driver_info` for the fallback of a BMC that takes no URL.
+pub const BOOT_FALLBACK: &str = "redfish_boot_fallback";
+
+/// Its only value.
+pub const VIRTUAL_MEDIA: &str = "virtual-media";
+
+/// Number of bytes that show the start of an operating system. Firmware that only looks at a CD reads less than 1 MiB;
+/// the kernel and the initramfs of a system have more than 20 MiB.
+const OF_A_SYSTEM: u64 = 16 << 20;
+
+/// The same as a fraction of an image, for small ones: 1/`PART_OF_A_SMALL_IMAGE`.
+const PART_OF_A_SMALL_IMAGE: u64 = 4;
+
+/// Whether the image of the node's attempt may be in the virtual CD drive of its BMC.
+#[must_use]
+pub fn may_be_in_drive(node: &Node, attempt: &Attempt) -> bool {
+    match attempt.boot_interface {
+        BootInterface::RedfishVirtualMedia => true,
+        BootInterface::RedfishHttps => node.driver_text(BOOT_FALLBACK) == Some(VIRTUAL_MEDIA),
+        BootInterface::Http | BootInterface::HttpIpxe => false,
+    }
+}
+
+/// Whether a request for a file of the node's attempt is its BMC's, and not the machine's. Firmware that got the URL
+/// fetches the whole image, without a range.
+#[must_use]
+pub fn is_of_bmc(node: &Node, artifact: Option<Artifact>, has_range: bool) -> bool {
+    let Some(attempt) = &node.attempt else { return false };
+    let is_sure = has_range || attempt.boot_interface == BootInterface::RedfishVirtualMedia;
+    artifact == Some(Artifact::Iso) && is_sure && may_be_in_drive(node, attempt)
+}
+
+/// Whether an exchange is a read of the virtual CD by an instance that already runs. It says nothing about a boot, and
+/// is not recorded: a system whose root is on the CD reads all day.
+#[must_use]
+pub fn is_read_by_running_system(node: &Node, what: &BootEventKind) -> bool {
+    let BootEventKind::Http { artifact, range, status: 200..=299, .. } = what else {
+        return false;
+    };
+    let has_booted = node.live_attempt().is_some_and(|attempt| {
+        attempt.boots() == Boots::Instance && attempt.image_fetched_at.is_some()
+    });
+    node.provision_state == ProvisionState::Active
+        && has_booted
+        && is_of_bmc(node, *artifact, range.is_some())
+}
+
+/// The attempt whose operator's own ISO image is still read after its agent's first call, since the root of that system
+/// may be on the CD. Such an image holds no token.
+#[must_use]
+pub fn attempt_with_live_cd(node: &Node) -> Option<&Attempt> {
+    node.live_attempt().filter(|attempt| {
+        let is_under_way = matches!(
+            node.provision_state.position(),
+            Position::In(procedure, Stage::AtWork | Stage::Waiting) if procedure == attempt.procedure
+        );
+        is_under_way
+            && attempt.boots() == Boots::Ramdisk
+            && may_be_in_drive(node, attempt)
+            && boots_iso(node, attempt)
+    })
+}
+
+/// Whether a machine has read enough of the image in its virtual CD drive to have started its system. `events` are those
+/// since the machine was switched off for this boot.
+///
+/// The start of a kernel cannot be seen. Either the machine was switched on while its BMC had the whole image, or
+/// [`OF_A_SYSTEM`] bytes were read since then.
+pub(crate) fn is_image_read(events: &[BootEvent]) -> bool {
+    let Some(on) = events.iter().rposition(|event| is_power_on(&event.what)) else { return false };
+    let has_all = iso_bytes(events).is_some_and(FetchedBytes::are_all);
+    has_all || iso_bytes(&events[on..]).is_some_and(has_system)
+}
+
+fn has_system(FetchedBytes { bytes, total }: FetchedBytes) -> bool {
+    bytes > 0 && bytes >= OF_A_SYSTEM.min(total / PART_OF_A_SMALL_IMAGE)
+}
+
+/// Whether an event is the machine's power-on.
+pub(crate) fn is_power_on(what: &BootEventKind) -> bool {
+    matches!(what, BootEventKind::Redfish { purpose: RedfishPurpose::PowerOn, error: None, .. })
+}
+
+/// The bytes that were read of the ISO image.
+pub(crate) fn iso_bytes(events: &[BootEvent]) -> Option<FetchedBytes> {
+    let is_iso = |event: &&BootEvent| {
+        matches!(event.what, BootEventKind::Http { artifact: Some(Artifact::Iso), .. })
+    };
+    // The ISO image holds the system with each loader.
+    let part = |event: &BootEvent| FetchedPart::of(&event.what, HttpLoader::Uki);
+    let parts = events.iter().filter(is_iso).filter_map(part).collect();
+    fetched_bytes(parts).first().copied()
+}
+
+/// Joins reads of adjoining ranges of one image, as a BMC sends them by the thousand. The events of each node keep their
+/// order; a joined event has the time of its last read.
+#[must_use]
+pub fn joined_reads(events: Vec<(Uuid, BootEvent)>) -> Vec<(Uuid, BootEvent)> {
+    let mut joined: Vec<(Uuid, BootEvent)> = Vec::with_capacity(events.len());
+    let mut last_of_nodes = HashMap::new();
+    for (node, event) in events {
+        let before = last_of_nodes.get(&node).map(|at: &usize| &mut joined[*at].1);
+        if !before.is_some_and(|before| join(before, &event)) {
+            last_of_nodes.insert(node, joined.len());
+            joined.push((node, event));
+        }
+    }
+    joined
+}
+
+/// Adds a read to the read before it, if it continues it.
+fn join(before: &mut BootEvent, event: &BootEvent) -> bool {
+    let BootEventKind::Http {
+        method: HttpMethod::Get,
+        artifact: Some(Artifact::Iso),
+        remote,
+        user_agent,
+        status: 206,
+        error: None,
+        range: Some(range),
+        sent,
+        length,
+        millis,
+        ..
+    } = &mut before.what
+    else {
+        return false;
+    };
+    let BootEventKind::Http {
+        method: HttpMethod::Get,
+        artifact: Some(Artifact::Iso),
+        remote: next_remote,
+        user_agent: next_user_agent,
+        status: 206,
+        error: None,
+        range: Some(next_range),
+        sent: next_sent,
+        length: next_length,
+        millis: next_millis,
+        ..
+    } = &event.what
+    else {
+        return false;
+    };
+    let is_same = before.attempt == event.attempt
+        && (&*remote, &*user_agent) == (next_remote, next_user_agent)
+        && (*sent, *next_sent) == (*length, *next_length);
+    let (Some((first, total)), Some((next, next_total))) =
+        (content_range(range), content_range(next_range))
+    else {
+        return false;
+    };
+    if !is_same || first.saturating_add(*sent) != next || total != next_total {
+        return false;
+    }
+    *sent += next_sent;
+    *length = *sent;
+    *millis = millis.saturating_add(*next_millis);
+    *range = format!("bytes {first}-{}/{total}", (first + *sent).saturating_sub(1));
+    before.at = event.at;
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::ops::Range;
+
+    use jiff::{SignedDuration, Timestamp};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::procedure::Procedure;
+    use crate::test_nodes::booting_node;
+
+    const MIB: u64 = 1 << 20;
+    /// The size of an installation CD.
+    const CD: u64 = 900 * MIB;
+
+    fn event(what: BootEventKind) -> BootEvent {
+        BootEvent { at: Timestamp::UNIX_EPOCH, attempt: Uuid::nil(), what }
+    }
+
+    fn power_on() -> BootEvent {
+        event(BootEventKind::Redfish {
+            purpose: RedfishPurpose::PowerOn,
+            method: HttpMethod::Post,
+            path: "/redfish/v1/Systems/1/Actions/ComputerSystem.Reset".to_owned(),
+            status: Some(204),
+            error: None,
+        })
+    }
+
+    fn read(bytes: Range<u64>, total: u64) -> BootEvent {
+        let length = bytes.end - bytes.start;
+        event(BootEventKind::Http {
+            method: HttpMethod::Get,
+            artifact: Some(Artifact::Iso),
+            path: "boot.iso".to_owned(),
+            remote: Some(IpAddr::from([192, 0, 2, 9])),
+            user_agent: Some("curl/8.5.0".to_owned()),
+            status: 206,
+            error: None,
+            range: Some(format!("bytes {}-{}/{total}", bytes.start, bytes.end - 1)),
+            sent: length,
+            length,
+            millis: 1,
+        })
+    }
+
+    fn instance(interface: BootInterface) -> Node {
+        let mut node = booting_node();
+        node.provision_state = ProvisionState::Active;
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.procedure = Procedure::Deploy;
+        attempt.boot_interface = interface;
+        attempt.image_fetched_at = Some(Timestamp::UNIX_EPOCH);
+        node
+    }
+
+    #[test]
+    fn a_machine_that_read_a_kernel_from_its_cd_after_its_power_on_has_started_its_system() {
+        let look = || read(32 * 1024..MIB, CD);
+        let kernel = || read(100 * MIB..117 * MIB, CD);
+
+        assert!(!is_image_read(&[kernel()]), "it is not on yet");
+        assert!(!is_image_read(&[kernel(), power_on()]), "the BMC read ahead");
+        assert!(!is_image_read(&[power_on(), look(), look()]), "it only looked at the CD");
+        assert!(is_image_read(&[look(), power_on(), look(), kernel()]));
+    }
+
+    #[test]
+    fn a_machine_whose_bmc_had_the_whole_image_before_its_power_on_has_its_image() {
+        let whole = || read(0..CD, CD);
+        assert!(!is_image_read(&[whole()]));
+        assert!(is_image_read(&[whole(), power_on()]));
+    }
+
+    #[test]
+    fn of_a_small_image_a_quarter_shows_the_start_of_its_system() {
+        let small = 8 * MIB;
+        assert!(!is_image_read(&[power_on(), read(0..MIB, small)]));
+        assert!(is_image_read(&[power_on(), read(0..MIB, small), read(3 * MIB..4 * MIB, small)]));
+    }
+
+    #[test]
+    fn the_bmc_reads_for_virtual_media_and_in_ranges_for_the_fallback() {
+        let is_of_bmc = |node: &Node, has_range| is_of_bmc(node, Some(Artifact::Iso), has_range);
+        let media = instance(BootInterface::RedfishVirtualMedia);
+        let mut fallback = instance(BootInterface::RedfishHttps);
+
+        assert!(is_of_bmc(&media, true) && is_of_bmc(&media, false));
+        assert!(!is_of_bmc(&fallback, true));
+        fallback.driver_info.insert(BOOT_FALLBACK.to_owned(), json!(VIRTUAL_MEDIA));
+        assert!(is_of_bmc(&fallback, true) && !is_of_bmc(&fallback, false));
+        assert!(!is_of_bmc(&instance(BootInterface::Http), true));
+    }
+
+    #[test]
+    fn reads_by_a_system_that_runs_from_its_cd_are_told_from_those_of_its_boot() {
+        let what = read(0..MIB, CD).what;
+        let mut node = instance(BootInterface::RedfishVirtualMedia);
+
+        assert!(is_read_by_running_system(&node, &what));
+        assert!(!is_read_by_running_system(&instance(BootInterface::Http), &what));
+        node.attempt.as_mut().unwrap().image_fetched_at = None;
+        assert!(!is_read_by_running_system(&node, &what));
+    }
+
+    #[test]
+    fn only_an_operators_own_cd_is_read_on_after_the_agents_call() {
+        let mut node = booting_node();
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.boot_interface = BootInterface::RedfishVirtualMedia;
+
+        assert_eq!(attempt_with_live_cd(&node), None, "the composed image holds the token");
+        node.driver_info.insert("deploy_iso".to_owned(), json!("http://images.example/live.iso"));
+        assert!(attempt_with_live_cd(&node).is_some());
+        node.provision_state = ProvisionState::CleanFailed;
+        assert_eq!(attempt_with_live_cd(&node), None);
+    }
+
+    #[test]
+    fn adjoining_reads_are_joined_and_others_are_not() {
+        let [one, other] = [1, 2].map(Uuid::from_u128);
+        let later = BootEvent {
+            at: Timestamp::UNIX_EPOCH + SignedDuration::from_secs(1),
+            ..read(10..20, 100)
+        };
+        let events = vec![
+            (one, read(0..10, 100)),
+            (other, power_on()),
+            (one, later.clone()),
+            (one, read(30..40, 100)),
+            (one, power_on()),
+            (one, read(40..50, 100)),
+        ];
+
+        let joined = joined_reads(events);
+
+        let first = BootEvent { at: later.at, ..read(0..20, 100) };
+        let shown: Vec<_> = joined.iter().map(|(_, event)| event.what.to_string()).collect();
+        assert_eq!(joined.len(), 5, "{shown:?}");
+        assert_eq!(joined[0].1.at, first.at);
+        let BootEventKind::Http { range, sent, .. } = &joined[0].1.what else { unreachable!() };
+        assert_eq!((range.as_deref(), *sent), (Some("bytes 0-19/100"), 20));
+    }
+
+    proptest! {
+        #[test]
+        fn joining_loses_no_byte(
+            parts in proptest::collection::vec((0..20_u64, 1..10_u64), 0..12),
+        ) {
+            let events: Vec<_> = (parts.iter())
+                .map(|(start, len)| (Uuid::nil(), read(*start..start + len, 40)))
+                .collect();
+            let of = |events: &[(Uuid, BootEvent)]| {
+                iso_bytes(&events.iter().map(|(_, event)| event.clone()).collect::<Vec<_>>())
+            };
+            prop_assert_eq!(of(&joined_reads(events.clone())), of(&events));
+        }
+    }
+}
