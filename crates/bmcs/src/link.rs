@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use redfish::channel::{BmcChannel, ChannelFailure, RedfishAnswer, RedfishRequest};
+use tokio::time::Instant;
 use url::Url;
 
 use crate::login::BmcCaller;
@@ -36,10 +37,11 @@ impl<F: Send + Sync> BmcChannel for BmcLink<'_, F> {
 
     async fn exchange(&self, request: &RedfishRequest) -> Result<RedfishAnswer, ChannelFailure> {
         let record = &self.0.record;
+        let begun = Instant::now();
         let place = record.places.acquire().await;
         let _place = place.expect("the semaphore of a BMC is never closed");
         record.note_use();
-        let outcome = self.0.exchange(request).await;
+        let outcome = self.0.exchange(request, begun).await;
         record.note_use();
         outcome
     }

@@ -73,9 +73,13 @@ impl RequestLogin<'_> {
 }
 
 impl<F> BmcCaller<'_, F> {
-    /// Sends a request; once more if its session had ended.
-    pub(crate) async fn exchange(&self, request: &RedfishRequest) -> ExchangeOutcome {
-        let login = self.login(Instant::now()).await;
+    /// Sends a request that waits since `begun`; once more if its session had ended.
+    pub(crate) async fn exchange(
+        &self,
+        request: &RedfishRequest,
+        begun: Instant,
+    ) -> ExchangeOutcome {
+        let login = self.login(begun).await;
         let ended = login.session();
         let answer = self.send_by(login, request).await?;
         let Some(ended) = ended.filter(|_| answer.status == StatusCode::UNAUTHORIZED) else {
