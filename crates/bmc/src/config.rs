@@ -408,6 +408,48 @@ mod tests {
         assert!(!config.machines[0].firmware.pxe);
     }
 
+    fn refusal(text: &str) -> String {
+        let config: BmcConfig = toml::from_str(&format!("state_dir = '/tmp/x'\n{text}")).unwrap();
+        config.check().err().map_or_else(|| "fine".to_owned(), |error| format!("{error:#}"))
+    }
+
+    #[test]
+    fn settings_that_exclude_each_other_are_refused() {
+        let user = "username = 'a'\npassword = 'b'\n";
+        let fake = "[[machine]]\nid = '1'\ndriver = 'fake'\n";
+        for (text, says) in [
+            (format!("{user}{fake}"), "fine"),
+            (format!("users_file = '/x'\n{fake}"), "fine"),
+            (fake.to_owned(), "needs username and password, or users_file"),
+            (format!("username = 'a'\n{fake}"), "needs username and password, or users_file"),
+            (format!("{user}users_file = '/x'\n{fake}"), "or users_file"),
+            (format!("{user}tls = {{ key = 'k' }}\n{fake}"), "belong together"),
+            (format!("{user}{fake}platform = 'ami'\n"), "fine"),
+            (
+                format!("{user}{fake}[[machine]]\nid = '2'\ndriver = 'fake'\nplatform = 'ami'\n"),
+                "needs a listen of its own",
+            ),
+            (format!("{user}{fake}count = 2\n"), "a count needs the fake driver, and a listen"),
+            (format!("{user}{fake}count = 0\nlisten = '127.0.0.1:0'\n"), "at least 1"),
+            (format!("{user}[[machine]]\nid = '1'\ntree = '/t'\n"), "a tree needs the fake driver"),
+        ] {
+            let said = refusal(&text);
+            assert!(said.contains(says), "{text}: {said}");
+        }
+    }
+
+    #[test]
+    fn machines_of_a_count_have_different_addresses() {
+        let config: BmcConfig = toml::from_str(
+            "state_dir = '/tmp/x'\n[[machine]]\nid = '1'\ncount = 300\n\
+             nics = [{ mac = '52:54:00:00:00:ff' }]\n",
+        )
+        .unwrap();
+        let mac = |number| config.machines[0].macs(number).next().unwrap().to_string();
+
+        assert_eq!([mac(0), mac(1)], ["52:54:00:00:00:ff", "52:54:00:00:01:00"]);
+    }
+
     #[test]
     fn an_id_that_would_leave_its_folder_is_refused() {
         let config: BmcConfig = toml::from_str(

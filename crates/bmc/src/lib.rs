@@ -122,3 +122,25 @@ fn bmc_units(config: &BmcConfig) -> Vec<BmcUnit<'_>> {
     }
     units
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn machines_share_a_bmc_or_have_their_own() {
+        let config: BmcConfig = toml::from_str(
+            "state_dir = '/tmp/x'\n[[machine]]\nid = 'a'\n[[machine]]\nid = 'b'\n\
+             [[machine]]\nid = 'c'\nlisten = '127.0.0.1:9000'\ncount = 3\n",
+        )
+        .unwrap();
+
+        let units = bmc_units(&config);
+
+        let seen: Vec<_> = units
+            .iter()
+            .map(|unit| (unit.listen.port(), unit.machines.len(), unit.number))
+            .collect();
+        assert_eq!(seen, [(8000, 2, 0), (9000, 1, 0), (9001, 1, 1), (9002, 1, 2)]);
+    }
+}

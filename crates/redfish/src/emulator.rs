@@ -4,6 +4,9 @@
 //! [`Emulator::starts`] and [`Emulator::stopped`]. Times are durations since any fixed moment, such as the start of the
 //! program.
 
+mod access;
+mod actions;
+mod changes;
 mod faults;
 mod machine;
 mod patch;

@@ -65,6 +65,8 @@ pub enum EmulatedFault {
     Merge(Value),
     /// Accepts a PATCH without keeping it.
     ForgetPatch,
+    /// Forgets the boot override after the answer.
+    DropOverride,
     /// Accepts a PATCH that is applied later.
     PatchLate {
         /// In seconds.
@@ -110,6 +112,8 @@ pub enum EmulatedFault {
     WeakEtags,
     /// There are no ETags, and any `If-Match` is refused.
     NoEtags,
+    /// ETags change after each answer that shows them.
+    ChangingEtags,
     /// The certificate has expired. For the listener, when it starts.
     CertificateExpired,
 }
@@ -222,7 +226,9 @@ pub(super) fn instead(faults: &[EmulatedFault]) -> Option<EmulatorResponse> {
         let EmulatedFault::Answer { status, body, retry_after_secs, location } = fault else {
             return None;
         };
-        let status = StatusCode::from_u16(*status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        // 1xx would not be an answer.
+        let status = StatusCode::from_u16(*status).ok().filter(|status| !status.is_informational());
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let words = "The service cannot complete the request.";
         let mut response = error(status, "GeneralError", words);
         if let Some(body) = body {

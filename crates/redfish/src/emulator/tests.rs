@@ -612,6 +612,28 @@ fn an_if_match_is_required_or_never_matches() {
 }
 
 #[test]
+fn an_etag_changes_or_an_override_is_gone_after_it_was_shown() {
+    let mut changing = faulty([EmulatedFault::ChangingEtags]);
+    let shown = at(0, &Method::GET, SYSTEM, b"", &mut changing).body.unwrap();
+    let etag = shown["@odata.etag"].as_str().unwrap();
+    let patch = EmulatorRequest { if_match: Some(etag), ..request(&Method::PATCH, SYSTEM, PXE) };
+    assert_eq!(changing.answer(&patch).0.status.as_u16(), 412);
+
+    let mut dropping = emulator();
+    let rule = FaultRule::on(&Method::GET, SYSTEM, EmulatedFault::DropOverride);
+    dropping.set_faults(vec![FaultRule { after: 1, ..rule }]);
+    let once =
+        json!({"Boot": {"BootSourceOverrideEnabled": "Once", "BootSourceOverrideTarget": "Pxe"}});
+    send(&mut dropping, Method::PATCH, SYSTEM, &once);
+    let shown = [(); 3].map(|()| {
+        let body = at(0, &Method::GET, SYSTEM, b"", &mut dropping).body.unwrap();
+        body["Boot"]["BootSourceOverrideEnabled"].as_str().unwrap().to_owned()
+    });
+    assert_eq!(shown, ["Once", "Once", "Disabled"]);
+    assert_eq!(dropping.starts("1", ZERO), Some(NextBoot::Usual));
+}
+
+#[test]
 fn a_bmc_takes_only_sessions_or_only_basic() {
     let login = br#"{"UserName": "admin", "Password": "secret"}"#;
     let mut sessions = faulty([EmulatedFault::BasicOff]);
@@ -688,6 +710,31 @@ fn a_recorded_tree_shows_what_was_recorded_and_takes_what_it_shows() {
     assert_eq!(send(&mut emulator, Method::POST, SESSIONS, &Value::Null).0, 404);
 }
 
+fn any_fault() -> impl Strategy<Value = EmulatedFault> {
+    let secs = 0u32..60;
+    prop_oneof![
+        (100u16..1000).prop_map(|status| EmulatedFault::Answer {
+            status,
+            body: None,
+            retry_after_secs: Some(1),
+            location: Some("\n".to_owned()),
+        }),
+        Just(EmulatedFault::CutBefore),
+        Just(EmulatedFault::Body(json!("<html>"))),
+        Just(EmulatedFault::Merge(json!({"Boot": null, "@odata.etag": 7}))),
+        Just(EmulatedFault::Merge(json!([1]))),
+        Just(EmulatedFault::ForgetPatch),
+        Just(EmulatedFault::DropOverride),
+        Just(EmulatedFault::AcceptedWithoutTask),
+        Just(EmulatedFault::WeakEtags),
+        Just(EmulatedFault::ChangingEtags),
+        secs.clone().prop_map(|secs| EmulatedFault::PatchLate { secs }),
+        secs.clone().prop_map(|secs| EmulatedFault::PowerLate { secs, looks: 1 }),
+        secs.clone().prop_map(|secs| EmulatedFault::Task { secs }),
+        secs.prop_map(|secs| EmulatedFault::Post { secs }),
+    ]
+}
+
 proptest! {
     #[test]
     fn no_request_makes_it_panic(
@@ -711,6 +758,28 @@ proptest! {
         let body = json!({name: {inner: value}}).to_string();
         emulator.answer(&request(&method, &path, body.as_bytes()));
         prop_assert!(emulator.starts("1", ZERO).is_some());
+    }
+
+    #[test]
+    fn no_fault_makes_it_panic(
+        rules in prop::collection::vec(any_fault(), 0..4),
+        seconds in prop::collection::vec(0u64..100, 6),
+    ) {
+        let mut emulator = emulator();
+        emulator.set_faults(rules.into_iter().map(FaultRule::always).collect());
+        let reset = format!("{SYSTEM}/Actions/ComputerSystem.Reset");
+        let on = br#"{"ResetType": "On"}"#;
+        let requests: [(&Method, &str, &[u8]); 3] =
+            [(&Method::PATCH, SYSTEM, PXE), (&Method::POST, &reset, on), (&Method::GET, SYSTEM, b"")];
+        for (second, (method, path, body)) in seconds.iter().zip(requests.iter().cycle()) {
+            let now = Duration::from_secs(*second);
+            let (response, effect) =
+                emulator.answer(&EmulatorRequest { now, ..request(method, path, body) });
+            prop_assert!(response.status.as_u16() >= 200);
+            if effect.is_some() {
+                emulator.starts("1", now);
+            }
+        }
     }
 
     #[test]
