@@ -228,8 +228,9 @@ impl Emulator {
         self.tree.touch(&system.layout.system);
         let mut machine =
             MachineResources { tree: &mut self.tree, layout: &system.layout, macs: &system.macs };
+        let before = vendor.needs_reset_after_settings().then(|| machine.next_boot(vendor));
         vendor.apply_settings(&mut machine);
-        let next = machine.next_boot(vendor);
+        let next = before.unwrap_or_else(|| machine.next_boot(vendor));
         vendor.consume_once(&mut machine);
         Some(next)
     }

@@ -315,19 +315,89 @@ fn each_platform_boots_over_http_in_its_own_way() {
     let dropped = [(pending.as_str(), http), (&pending, only_pxe), (&xcc, once("Pxe"))];
     assert_eq!(boots(LenovoXcc, &dropped), NextBoot::Usual);
 
-    let (supermicro, sd) = (system(Supermicro), format!("{}/Bios/SD", system(Supermicro)));
+    assert_eq!(boots(OpenBmc, &[(&system(OpenBmc), once("Pxe"))]), first);
+}
+
+#[test]
+fn supermicro_boots_over_http_once_it_was_reset_with_http_on_and_in_uefi_mode() {
+    let system = "/redfish/v1/Systems/1";
+    let mut emulator = emulator_of(Platform::Supermicro);
     let on = json!({"Attributes": {"IPv4HTTPSupport_00F5": "Enabled"}});
+    let once = |target: &str| json!({"Boot": {"BootSourceOverrideEnabled": "Once", "BootSourceOverrideTarget": target}});
     let mut uefi = once("UefiHttp");
     uefi["Boot"]["BootSourceOverrideMode"] = "UEFI".into();
-    assert_eq!(boots(Supermicro, &[(&supermicro, uefi.clone())]), NextBoot::Usual);
-    assert_eq!(
-        boots(Supermicro, &[(&sd, on.clone()), (&supermicro, once("UefiHttp"))]),
-        NextBoot::Usual
-    );
-    assert_eq!(boots(Supermicro, &[(&sd, on), (&supermicro, uefi)]), first);
-    assert_eq!(boots(Supermicro, &[(&supermicro, once("Pxe"))]), NextBoot::Pxe { nic: 0 });
+    let mut start_after = |path: &str, body: &Value| {
+        assert_eq!(send(&mut emulator, Method::PATCH, path, body).0, 200);
+        emulator.starts("1", ZERO).unwrap()
+    };
 
-    assert_eq!(boots(OpenBmc, &[(&system(OpenBmc), once("Pxe"))]), first);
+    assert_eq!(start_after(system, &uefi), NextBoot::Usual, "HTTP is off");
+    assert_eq!(start_after(&format!("{system}/Bios/SD"), &on), NextBoot::Usual);
+    assert_eq!(start_after(system, &uefi), NextBoot::Http { nic: 0 });
+    assert_eq!(start_after(system, &once("UefiHttp")), NextBoot::Usual, "the mode is Legacy again");
+    assert_eq!(start_after(system, &once("Pxe")), NextBoot::Pxe { nic: 0 });
+    send(&mut emulator, Method::PATCH, system, &once("Pxe"));
+    let shown = emulator.resource(system).unwrap();
+    assert_eq!(shown["Boot"]["BootSourceOverrideTarget"], "UefiBootNext");
+}
+
+#[test]
+fn hpe_boots_its_url_file_by_the_boot_order() {
+    let bios = "/redfish/v1/Systems/1/Bios/settings";
+    let order = "/redfish/v1/Systems/1/Bios/oem/hpe/boot/settings";
+    let first = json!({"PersistentBootConfigOrder": ["File.URL.1.1", "HD.EmbSATA.1.1"]});
+    for (support, expected) in
+        [("Auto", NextBoot::Url(URL.to_owned())), ("HttpsOnly", NextBoot::Usual)]
+    {
+        let mut ilo = emulator_of(Platform::HpeIlo6);
+        let refused = send(&mut ilo, Method::PATCH, order, &first);
+        assert_eq!(refused, (400, "PropertyValueNotInList".to_owned()), "there is no such entry");
+        let file = json!({"Attributes": {"UrlBootFile": URL, "HttpSupport": support}});
+        assert_eq!(send(&mut ilo, Method::PATCH, bios, &file).0, 200);
+        assert_eq!(send(&mut ilo, Method::PATCH, order, &first).0, 200);
+
+        let starts = [(); 2].map(|()| ilo.starts("1", ZERO).unwrap());
+
+        assert_eq!(starts, [expected.clone(), expected], "{support}");
+        let option = ilo.resource("/redfish/v1/Systems/1/BootOptions/8").unwrap();
+        assert_eq!(option["UefiDevicePath"], format!("Uri({URL})"));
+    }
+    let card = json!({"PersistentBootConfigOrder": ["NIC.Slot.2.1.Httpv4", "HD.EmbSATA.1.1"]});
+    let mut ilo = emulator_of(Platform::HpeIlo5);
+    send(&mut ilo, Method::PATCH, order, &card);
+    assert_eq!(ilo.starts("1", ZERO), Some(NextBoot::Http { nic: 1 }));
+}
+
+#[test]
+fn dell_boots_its_first_boot_device_once() {
+    let attributes =
+        "/redfish/v1/Managers/iDRAC.Embedded.1/Oem/Dell/DellAttributes/iDRAC.Embedded.1";
+    let mut idrac = emulator_of(Platform::DellIdrac9);
+    let mut first = json!({"Attributes": {
+        "ServerBoot.1.FirstBootDevice": "PXE", "ServerBoot.1.BootOnce": "Enabled",
+    }});
+    assert_eq!(send(&mut idrac, Method::PATCH, attributes, &first).0, 200);
+
+    let starts = [(); 2].map(|()| idrac.starts("1", ZERO).unwrap());
+
+    assert_eq!(starts, [NextBoot::Pxe { nic: 0 }, NextBoot::Usual]);
+    first["@Redfish.SettingsApplyTime"] = json!({"ApplyTime": "OnReset"});
+    assert_eq!(send(&mut idrac, Method::PATCH, attributes, &first).0, 400);
+}
+
+#[test]
+fn boot_next_is_for_one_boot() {
+    let mut ami = emulator_of(Platform::Ami);
+    let sd = "/redfish/v1/Systems/DGX/SD";
+    // The HTTP option of the first card.
+    assert_eq!(
+        send(&mut ami, Method::PATCH, sd, &json!({"Boot": {"BootNext": "Boot0002"}})).0,
+        204
+    );
+
+    let starts = [(); 2].map(|()| ami.starts("1", ZERO).unwrap());
+
+    assert_eq!(starts, [NextBoot::Http { nic: 0 }, NextBoot::Usual]);
 }
 
 #[test]

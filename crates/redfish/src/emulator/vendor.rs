@@ -57,6 +57,11 @@ pub(super) trait VendorRules: Sync {
     /// Applies settings, as firmware does in POST.
     fn apply_settings(&self, _: &mut MachineResources<'_>) {}
 
+    /// Whether settings that POST applies hold for the boot after the next reset only.
+    fn needs_reset_after_settings(&self) -> bool {
+        false
+    }
+
     /// The boot by the target `UefiHttp`.
     fn boot_over_http(&self, _: &MachineResources<'_>, boot: &Value) -> NextBoot {
         match boot["HttpBootUri"].as_str() {

@@ -121,6 +121,10 @@ impl VendorRules for SupermicroBmc {
         machine.apply(BIOS_SETTINGS, &format!("{SYSTEM}/Bios"), "Attributes");
     }
 
+    fn needs_reset_after_settings(&self) -> bool {
+        true
+    }
+
     fn boot_over_http(&self, machine: &MachineResources<'_>, boot: &Value) -> NextBoot {
         let works = boot["BootSourceOverrideMode"] == "UEFI"
             && machine.attribute("IPv4HTTPSupport_00F5") == "Enabled"
