@@ -89,6 +89,10 @@ async fn answer(bmc: Arc<BmcFront>, request: Request<Incoming>) -> Result<Respon
     let Ok(body) = to_bytes(Body::new(body), LARGEST_BODY).await else {
         return Ok((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response());
     };
+    // DSP0266 ("Request headers"): another version is refused.
+    if text(&head.headers, "odata-version").is_some_and(|version| version.trim() != "4.0") {
+        return Ok((StatusCode::PRECONDITION_FAILED, "OData-Version must be 4.0\n").into_response());
+    }
     let fresh = Uuid::new_v4().simple().to_string();
     let request = EmulatorRequest {
         method: &head.method,
@@ -125,6 +129,7 @@ fn into_http(response: EmulatorResponse) -> Response {
         None => response.status.into_response(),
     };
     http.headers_mut().insert("OData-Version", HeaderValue::from_static("4.0"));
+    http.headers_mut().insert("Cache-Control", HeaderValue::from_static("no-store"));
     for (name, value) in response.headers {
         if let Ok(value) = HeaderValue::from_str(&value) {
             http.headers_mut().insert(name, value);

@@ -32,12 +32,7 @@ impl Emulator {
         let Some(body) = object(request.body).filter(|body| !body.is_empty()) else {
             return malformed();
         };
-        let in_post = |fault: &EmulatedFault| {
-            let system = self.systems.get(&name);
-            matches!(fault, EmulatedFault::Post { secs }
-                if system.is_some_and(|system| system.is_in_post(*secs, self.now)))
-        };
-        if faults.iter().any(in_post) {
+        if self.is_in_post(&name, faults) {
             return self.vendor().busy();
         }
         let before = self.tree.clone();

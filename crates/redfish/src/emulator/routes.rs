@@ -68,6 +68,9 @@ impl Emulator {
                 *shown = json!({"LastState": progress});
             }
         }
+        if self.system_of(&key).is_some_and(|name| self.is_in_post(&name, faults)) {
+            self.vendor().show_in_post(&mut body);
+        }
         faults::merged(&mut body, faults);
         Some(body)
     }
@@ -101,6 +104,14 @@ impl Emulator {
         if faults.contains(&EmulatedFault::ChangingEtags) {
             self.tree.touch(key);
         }
+    }
+
+    /// Whether a fault says that a system is in POST.
+    pub(super) fn is_in_post(&self, name: &str, faults: &[EmulatedFault]) -> bool {
+        let Some(system) = self.systems.get(name) else { return false };
+        faults.iter().any(|fault| {
+            matches!(fault, EmulatedFault::Post { secs } if system.is_in_post(*secs, self.now))
+        })
     }
 
     /// The name of the system that a resource belongs to.

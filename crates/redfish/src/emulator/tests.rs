@@ -459,6 +459,26 @@ fn a_dell_job_is_made_run_and_deleted() {
 }
 
 #[test]
+fn a_dell_job_runs_as_long_as_post() {
+    let mut idrac = emulator_of(Platform::DellIdrac9);
+    idrac.set_faults(vec![FaultRule::always(EmulatedFault::Post { secs: 60 })]);
+    let settings = "/redfish/v1/Systems/System.Embedded.1/Bios/Settings";
+    let enable = json!({
+        "@Redfish.SettingsApplyTime": {"ApplyTime": "OnReset"},
+        "Attributes": {"HttpDev1EnDis": "Enabled"},
+    });
+    assert_eq!(send(&mut idrac, Method::PATCH, settings, &enable).0, 202);
+    idrac.starts("1", ZERO);
+
+    let states = [59, 60].map(|seconds| {
+        let task = "/redfish/v1/TaskService/Tasks/JID_000000000001";
+        at(seconds, &Method::GET, task, b"", &mut idrac).body.unwrap()["TaskState"].take()
+    });
+
+    assert_eq!(states, ["Running", "Completed"]);
+}
+
+#[test]
 fn a_reset_is_answered_as_each_vendor_does() {
     for (platform, reset, status) in [
         (Platform::Generic, "On", 204),

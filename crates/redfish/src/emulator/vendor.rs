@@ -94,6 +94,9 @@ pub(super) trait VendorRules: Sync {
             .with_header("Retry-After", "5".to_owned())
     }
 
+    /// Changes what a resource shows while the host is in POST.
+    fn show_in_post(&self, _: &mut Value) {}
+
     /// The refusal of a further session.
     fn sessions_full(&self) -> EmulatorResponse {
         let words =

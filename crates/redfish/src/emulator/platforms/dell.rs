@@ -226,6 +226,16 @@ impl VendorRules for DellIdrac {
         }
     }
 
+    /// POST runs the job of the settings, which ends with it.
+    fn show_in_post(&self, body: &mut Value) {
+        for name in ["JobState", "TaskState"] {
+            if body[name] == "Completed" {
+                body[name] = "Running".into();
+                body["PercentComplete"] = 34.into();
+            }
+        }
+    }
+
     fn sessions_full(&self) -> EmulatorResponse {
         let words = "The maximum number of user sessions is reached.";
         vendor_error(StatusCode::SERVICE_UNAVAILABLE, "IDRAC.2.8.RAC0218", words)
