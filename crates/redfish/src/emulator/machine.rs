@@ -141,7 +141,7 @@ impl MachineResources<'_> {
 
     /// `Boot` of the system.
     pub(super) fn boot(&self) -> Value {
-        self.view(&self.layout.system)["Boot"].take()
+        self.view(&self.layout.system)["Boot"].clone()
     }
 
     /// A BIOS attribute in use; empty if there is none.

@@ -800,6 +800,75 @@ fn a_recorded_tree_shows_what_was_recorded_and_takes_what_it_shows() {
     assert_eq!(send(&mut emulator, Method::POST, SESSIONS, &Value::Null).0, 404);
 }
 
+#[test]
+fn settings_of_a_recorded_bios_take_the_attributes_in_use() {
+    let system = json!({
+        "Bios": {"@odata.id": "/redfish/v1/systems/1/bios/"},
+        "Actions": {"#ComputerSystem.Reset": {}},
+    });
+    let settings = json!({"SettingsObject": {"@odata.id": "/redfish/v1/systems/1/bios/settings/"}});
+    let bios = json!({"@Redfish.Settings": settings, "Attributes": {"UrlBootFile": ""}});
+    let tree = RecordedTree::new([
+        ("/redfish/v1/Systems/1".to_owned(), system),
+        ("/redfish/v1/systems/1/bios".to_owned(), bios),
+        ("/redfish/v1/systems/1/bios/settings".to_owned(), json!({"Attributes": {}})),
+    ]);
+    let mut emulator = Emulator::new("admin", "secret");
+    emulator.show_recorded("1", &tree);
+    let path = "/redfish/v1/systems/1/bios/settings/";
+    let mut body = json!({"Attributes": {"UrlBootFile": URL}});
+    body["@Redfish.SettingsApplyTime"] = json!({"ApplyTime": "OnReset"});
+    assert_eq!(send(&mut emulator, Method::PATCH, path, &body).0, 204);
+    let unknown = json!({"Attributes": {"Other": ""}});
+    assert_eq!(send(&mut emulator, Method::PATCH, path, &unknown).0, 400);
+    let pending = emulator.resource(path).unwrap();
+    assert_eq!(pending, json!({"Attributes": {"UrlBootFile": URL}}), "without the annotation");
+
+    emulator.starts("1", ZERO);
+
+    let bios = emulator.resource("/redfish/v1/systems/1/bios").unwrap();
+    assert_eq!(bios["Attributes"]["UrlBootFile"], URL);
+}
+
+/// Changes a resource, and switches the machine.
+fn no_panic(emulator: &mut Emulator, system: &str, path: &str, seconds: &[u64]) {
+    let reset = format!("{system}/Actions/ComputerSystem.Reset");
+    let on = br#"{"ResetType": "On"}"#;
+    let requests: [(&Method, &str, &[u8]); 3] =
+        [(&Method::PATCH, path, PXE), (&Method::POST, &reset, on), (&Method::GET, path, b"")];
+    for (second, (method, path, body)) in seconds.iter().zip(requests.iter().cycle()) {
+        let now = Duration::from_secs(*second);
+        let (response, effect) = emulator.answer(&EmulatorRequest {
+            now,
+            if_match: Some("*"),
+            ..request(method, path, body)
+        });
+        assert!(response.status.as_u16() >= 200);
+        if effect.is_some() {
+            emulator.starts("1", now);
+        }
+    }
+    emulator.starts("1", ZERO);
+    emulator.stopped("1", ZERO);
+}
+
+fn any_body() -> impl Strategy<Value = Value> {
+    let settings = json!({"SettingsObject": {"@odata.id": "/redfish/v1/Systems/1/SD"}});
+    prop::sample::select(vec![
+        json!(null),
+        json!([1]),
+        json!("text"),
+        json!({"Boot": 1, "Attributes": [], "@odata.etag": 7, "@Redfish.Settings": settings}),
+        json!({"Boot": {}, "PowerState": 1, "Bios": "x", "BootProgress": null}),
+        json!({"Actions": {"#ComputerSystem.Reset": {"@Redfish.ActionInfo": "/redfish/v1"}}}),
+        json!({
+            "Boot": {"BootSourceOverrideTarget": null, "BootSourceOverrideEnabled": "Once", "BootNext": 1},
+            "@Redfish.Settings": settings,
+        }),
+        json!({"Boot": {"BootOrder": "x"}, "Members": []}),
+    ])
+}
+
 fn any_fault() -> impl Strategy<Value = EmulatedFault> {
     let secs = 0u32..60;
     prop_oneof![
@@ -852,24 +921,28 @@ proptest! {
 
     #[test]
     fn no_fault_makes_it_panic(
+        platform in prop::sample::select(Platform::ALL.to_vec()),
         rules in prop::collection::vec(any_fault(), 0..4),
+        below in "(|/Settings|/SD|/Bios/Settings|/Bios/SD|/Bios/settings|/Bios/Pending)",
         seconds in prop::collection::vec(0u64..100, 6),
     ) {
-        let mut emulator = emulator();
+        let mut emulator = emulator_of(platform);
         emulator.set_faults(rules.into_iter().map(FaultRule::always).collect());
-        let reset = format!("{SYSTEM}/Actions/ComputerSystem.Reset");
-        let on = br#"{"ResetType": "On"}"#;
-        let requests: [(&Method, &str, &[u8]); 3] =
-            [(&Method::PATCH, SYSTEM, PXE), (&Method::POST, &reset, on), (&Method::GET, SYSTEM, b"")];
-        for (second, (method, path, body)) in seconds.iter().zip(requests.iter().cycle()) {
-            let now = Duration::from_secs(*second);
-            let (response, effect) =
-                emulator.answer(&EmulatorRequest { now, ..request(method, path, body) });
-            prop_assert!(response.status.as_u16() >= 200);
-            if effect.is_some() {
-                emulator.starts("1", now);
-            }
-        }
+        let path = format!("{}{below}", platform.system_path("1"));
+        no_panic(&mut emulator, &platform.system_path("1"), &path, &seconds);
+    }
+
+    #[test]
+    fn no_recorded_tree_makes_it_panic(
+        system in any_body(), settings in any_body(), seconds in prop::collection::vec(0u64..100, 6),
+    ) {
+        let (path, sd) = ("/redfish/v1/Systems/1", "/redfish/v1/Systems/1/SD");
+        let bodies = [(path, system), (sd, settings), (SESSIONS, json!(1))];
+        let tree = RecordedTree::new(bodies.map(|(path, body)| (path.to_owned(), body)));
+        let mut emulator = Emulator::new("admin", "secret");
+        emulator.show_recorded("1", &tree);
+        no_panic(&mut emulator, path, sd, &seconds);
+        no_panic(&mut emulator, path, path, &seconds);
     }
 
     #[test]

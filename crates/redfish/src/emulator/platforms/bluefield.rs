@@ -1,6 +1,6 @@
 //! NVIDIA BlueField-3: OpenBMC with `UefiHttp` and `HttpBootUri`, which belong to the settings resource.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
 use crate::emulator::machine::{MachineResources, SystemLayout};
@@ -116,7 +116,9 @@ impl VendorRules for BlueFieldBmc {
         }
         let mut view = patch.view.clone();
         let known = "BootSourceOverrideTarget@Redfish.AllowableValues";
-        view["Boot"][known] = machine.boot()[known].take();
+        if let Some(boot) = view.get_mut("Boot").and_then(Value::as_object_mut) {
+            boot.insert(known.to_owned(), machine.boot()[known].clone());
+        }
         machine.patch_checked(&ResourcePatch { view: &view, ..*patch }, &[])?;
         Ok(no_content())
     }

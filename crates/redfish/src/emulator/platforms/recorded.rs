@@ -1,10 +1,17 @@
 //! A tree that was recorded: what it shows may be written, as far as it is not known as read-only.
 
+use serde_json::{Value, json};
+
 use crate::emulator::machine::{MachineResources, SystemLayout};
-use crate::emulator::tree::ResourceBodies;
+use crate::emulator::patch::ResourcePatch;
+use crate::emulator::response::{EmulatorResponse, no_content};
+use crate::emulator::tree::{ResourceBodies, merge};
 use crate::emulator::vendor::{SystemSeat, VendorRules};
 
 pub(super) struct RecordedBmc;
+
+const SETTINGS: &str = "@Redfish.Settings";
+const TARGETS: &str = "BootSourceOverrideTarget@Redfish.AllowableValues";
 
 impl VendorRules for RecordedBmc {
     fn bodies(&self, _: &[SystemSeat]) -> ResourceBodies {
@@ -19,18 +26,55 @@ impl VendorRules for RecordedBmc {
         true
     }
 
-    /// Applies the boot override of the settings resource, if there is one.
+    /// Annotations such as `@Redfish.SettingsApplyTime` are accepted, and not kept.
+    fn patch(
+        &self,
+        machine: &mut MachineResources<'_>,
+        patch: &ResourcePatch<'_>,
+    ) -> Result<EmulatorResponse, EmulatorResponse> {
+        let mut body = patch.body.clone();
+        body.retain(|name, _| !name.contains('@'));
+        let view = settable(machine, patch);
+        machine.patch_checked(&ResourcePatch { body: &body, view: &view, ..*patch }, &[])?;
+        Ok(no_content())
+    }
+
+    /// Applies the settings resources of the system and of its BIOS, if there are any.
     fn apply_settings(&self, machine: &mut MachineResources<'_>) {
         let system = machine.layout.system.clone();
-        for resource in [system.clone(), format!("{system}/Bios")] {
+        let bios = machine.view(&system)["Bios"]["@odata.id"].as_str().map(str::to_owned);
+        for resource in [Some(system), bios].into_iter().flatten() {
             let shown = machine.view(&resource);
-            let settings = &shown["@Redfish.Settings"]["SettingsObject"]["@odata.id"];
-            if let Some(settings) = settings.as_str() {
+            if let Some(settings) = shown[SETTINGS]["SettingsObject"]["@odata.id"].as_str() {
                 machine.apply(settings, &resource, "Boot");
                 machine.apply(settings, &resource, "Attributes");
             }
         }
     }
+}
+
+/// What a PATCH may set: what the resource shows. The settings of a BIOS often show nothing, and then take the attributes
+/// in use; those of a system take the boot targets of both.
+fn settable(machine: &MachineResources<'_>, patch: &ResourcePatch<'_>) -> Value {
+    let mut view = patch.view.clone();
+    let Some((parent, _)) = patch.path.rsplit_once('/') else { return view };
+    let parent = machine.view(parent);
+    let settings = parent[SETTINGS]["SettingsObject"]["@odata.id"].as_str().unwrap_or_default();
+    if !settings.trim_end_matches('/').eq_ignore_ascii_case(patch.path) {
+        return view;
+    }
+    let shown = view.get("Attributes").cloned().filter(Value::is_object);
+    if let (Some(attributes), Some(view)) = (parent["Attributes"].as_object(), view.as_object_mut())
+    {
+        let mut all = Value::Object(attributes.clone());
+        merge(&mut all, &shown.unwrap_or_else(|| json!({})));
+        view.insert("Attributes".to_owned(), all);
+    }
+    let targets = view.get_mut("Boot").and_then(|boot| boot.get_mut(TARGETS));
+    if let Some(targets) = targets.and_then(Value::as_array_mut) {
+        targets.extend(parent["Boot"][TARGETS].as_array().cloned().unwrap_or_default());
+    }
+    view
 }
 
 /// The systems of a tree with a reset action: others are baseboards. The first system, if none has one.
