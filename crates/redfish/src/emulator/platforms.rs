@@ -95,6 +95,7 @@ impl Platform {
         if let Some(bodies) = shared.get(&key).and_then(Weak::upgrade) {
             return bodies;
         }
+        shared.retain(|_, bodies| bodies.strong_count() > 0);
         let bodies = Arc::new(self.vendor().bodies(seats));
         shared.insert(key, Arc::downgrade(&bodies));
         bodies

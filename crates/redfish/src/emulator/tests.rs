@@ -519,6 +519,16 @@ fn an_inserted_image_is_booted_as_a_cd() {
 }
 
 #[test]
+fn bmcs_of_a_kind_share_their_bodies() {
+    let seats = |nics| [SystemSeat { name: String::new(), first_nic: 0, nics }];
+    let first = Platform::HpeIlo5.bodies(&seats(1));
+
+    assert!(Arc::ptr_eq(&first, &Platform::HpeIlo5.bodies(&seats(1))));
+    assert!(!Arc::ptr_eq(&first, &Platform::HpeIlo5.bodies(&seats(2))));
+    assert!(!Arc::ptr_eq(&first, &Platform::HpeIlo6.bodies(&seats(1))));
+}
+
+#[test]
 fn a_refusal_of_a_method_lists_the_others() {
     let mut emulator = emulator();
     let put = request(&Method::PUT, "/redfish/v1/Systems/1", b"{}");
