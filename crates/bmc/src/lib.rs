@@ -4,10 +4,10 @@
 //! changes. A boot override with a URL becomes a boot entry in the machine's UEFI variables, so that its firmware
 //! performs one real HTTP boot.
 
+mod bmc_service;
 mod certificate;
 pub mod config;
 mod firmware;
-mod front;
 mod image;
 mod listener;
 mod logins;
@@ -26,10 +26,10 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use self::bmc_service::{BmcService, CommonParts, TreeCache};
 use self::certificate::Validity;
 pub use self::config::BmcConfig;
 use self::config::MachineConfig;
-use self::front::{BmcFront, CommonParts, TreeCache};
 use self::setup::BmcClock;
 
 /// Serves until `end`. Its machines end with it.
@@ -54,13 +54,13 @@ pub async fn serve(
     let mut bmcs = JoinSet::new();
     let mut count = 0;
     for unit in bmc_units(&config) {
-        let front = BmcFront::start(&config, &unit.machines, unit.number, &mut common)?;
+        let service = BmcService::start(&config, &unit.machines, unit.number, &mut common)?;
         let tls = certificate::acceptor(&config, unit.validity(&config))?;
         let socket = TcpListener::bind(unit.listen)
             .await
             .with_context(|| format!("listening on {}", unit.listen))?;
         unit.report(socket.local_addr()?, tls.is_some());
-        bmcs.spawn(listener::serve(socket, Arc::new(front), tls));
+        bmcs.spawn(listener::serve(socket, Arc::new(service), tls));
         count += 1;
     }
     info!("ready: {count} BMCs");

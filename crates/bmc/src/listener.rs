@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, error, warn};
 use uuid::Uuid;
 
-use crate::front::BmcFront;
+use crate::bmc_service::BmcService;
 
 /// More than any request to this BMC needs.
 const LARGEST_BODY: usize = 64 * 1024;
@@ -45,7 +45,7 @@ impl std::error::Error for CutConnection {}
 /// Serves one BMC until its task is cancelled.
 pub(crate) async fn serve(
     socket: TcpListener,
-    bmc: Arc<BmcFront>,
+    bmc: Arc<BmcService>,
     tls: Option<TlsAcceptor>,
 ) -> Infallible {
     loop {
@@ -75,7 +75,7 @@ pub(crate) async fn serve(
 
 async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    bmc: Arc<BmcFront>,
+    bmc: Arc<BmcService>,
 ) -> hyper::Result<()> {
     let service = service_fn(move |request| answer(Arc::clone(&bmc), request));
     http1::Builder::new()
@@ -84,7 +84,10 @@ async fn serve_connection<S: AsyncRead + AsyncWrite + Unpin>(
         .await
 }
 
-async fn answer(bmc: Arc<BmcFront>, request: Request<Incoming>) -> Result<Response, CutConnection> {
+async fn answer(
+    bmc: Arc<BmcService>,
+    request: Request<Incoming>,
+) -> Result<Response, CutConnection> {
     let (head, body) = request.into_parts();
     let Ok(body) = to_bytes(Body::new(body), LARGEST_BODY).await else {
         return Ok((StatusCode::PAYLOAD_TOO_LARGE, "the body is too large\n").into_response());

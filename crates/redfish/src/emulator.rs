@@ -37,7 +37,7 @@ pub use self::response::EmulatorResponse;
 pub use self::sessions::EmulatedUsers;
 use self::sessions::SessionTable;
 use self::tree::{ResourceBodies, ResourceTree};
-use self::vendor::{SystemSeat, VendorRules};
+use self::vendor::{SystemSpec, VendorRules};
 
 /// A BMC with its systems, users and sessions.
 #[derive(Debug)]
@@ -173,15 +173,15 @@ impl Emulator {
         self.platform = Some(platform);
         let layout = platform.vendor().layout(name);
         self.systems.insert(name.to_owned(), EmulatedSystem::new(layout, macs));
-        let (mut seats, mut all_macs) = (Vec::new(), Vec::new());
+        let (mut specs, mut all_macs) = (Vec::new(), Vec::new());
         for (name, system) in &self.systems {
             // On other platforms the name is not shown: machines with different names share their bodies.
             let name = if platform == Platform::Generic { name.as_str() } else { "" };
             let (first_nic, nics) = (all_macs.len(), system.macs.len());
-            seats.push(SystemSeat { name: name.to_owned(), first_nic, nics });
+            specs.push(SystemSpec { name: name.to_owned(), first_nic, nics });
             all_macs.extend(system.macs.iter().cloned());
         }
-        self.tree = ResourceTree::new(platform.bodies(&seats), all_macs);
+        self.tree = ResourceTree::new(platform.bodies(&specs), all_macs);
     }
 
     /// Shows a recorded tree, whose first system has this name and the others those of their paths, in the power states
@@ -258,11 +258,11 @@ impl Emulator {
             return (self.answer_about_faults(request), self.effects.pop_front());
         }
         let faults = self.faults.of_request(request.method, path);
-        let response = match faults::instead(&faults) {
+        let response = match faults::response_instead(&faults) {
             Some(instead) => instead,
             None => self.route(request, path, &faults),
         };
-        (faults::spoil(response, &faults), self.effects.pop_front())
+        (faults::applied_to_response(response, &faults), self.effects.pop_front())
     }
 
     fn vendor(&self) -> &'static dyn VendorRules {

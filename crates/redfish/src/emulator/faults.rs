@@ -217,7 +217,7 @@ impl FaultTable {
 }
 
 /// The answer of the BMC instead of an action, if a fault has one.
-pub(super) fn instead(faults: &[EmulatedFault]) -> Option<EmulatorResponse> {
+pub(super) fn response_instead(faults: &[EmulatedFault]) -> Option<EmulatorResponse> {
     faults.iter().find_map(|fault| {
         if fault == &EmulatedFault::CutBefore {
             let closed = EmulatorResponse::new(StatusCode::INTERNAL_SERVER_ERROR, None);
@@ -245,7 +245,10 @@ pub(super) fn instead(faults: &[EmulatedFault]) -> Option<EmulatorResponse> {
 }
 
 /// The response with the faults that change it.
-pub(super) fn spoil(mut response: EmulatorResponse, faults: &[EmulatedFault]) -> EmulatorResponse {
+pub(super) fn applied_to_response(
+    mut response: EmulatorResponse,
+    faults: &[EmulatedFault],
+) -> EmulatorResponse {
     for fault in faults {
         if let EmulatedFault::Delay { millis } = fault {
             response.delay += Duration::from_millis(u64::from(*millis));
@@ -265,7 +268,7 @@ pub(super) fn spoil(mut response: EmulatorResponse, faults: &[EmulatedFault]) ->
 }
 
 /// What a resource shows with the faults that change it.
-pub(super) fn merged(body: &mut Value, faults: &[EmulatedFault]) {
+pub(super) fn apply_to_resource(body: &mut Value, faults: &[EmulatedFault]) {
     for fault in faults {
         if let EmulatedFault::Merge(patch) = fault {
             merge_patch(body, patch);

@@ -21,7 +21,7 @@ use serde::Deserialize;
 pub(super) use self::bodies::collection;
 use super::machine::SystemLayout;
 use super::tree::ResourceBodies;
-use super::vendor::{SystemSeat, VendorRules};
+use super::vendor::{SystemSpec, VendorRules};
 
 /// A kind of BMC.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -88,15 +88,15 @@ impl Platform {
     }
 
     /// The bodies for these systems. BMCs of the same kind share them.
-    pub(super) fn bodies(self, seats: &[SystemSeat]) -> Arc<ResourceBodies> {
+    pub(super) fn bodies(self, specs: &[SystemSpec]) -> Arc<ResourceBodies> {
         static SHARED: Mutex<SharedBodies> = Mutex::new(BTreeMap::new());
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (self, seats.to_vec());
+        let key = (self, specs.to_vec());
         if let Some(bodies) = shared.get(&key).and_then(Weak::upgrade) {
             return bodies;
         }
         shared.retain(|_, bodies| bodies.strong_count() > 0);
-        let bodies = Arc::new(self.vendor().bodies(seats));
+        let bodies = Arc::new(self.vendor().bodies(specs));
         shared.insert(key, Arc::downgrade(&bodies));
         bodies
     }
@@ -113,4 +113,4 @@ pub(super) fn recorded_layouts(bodies: &ResourceBodies) -> Vec<SystemLayout> {
 }
 
 /// The bodies in use, by platform and systems.
-type SharedBodies = BTreeMap<(Platform, Vec<SystemSeat>), Weak<ResourceBodies>>;
+type SharedBodies = BTreeMap<(Platform, Vec<SystemSpec>), Weak<ResourceBodies>>;

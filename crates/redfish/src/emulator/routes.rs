@@ -71,7 +71,7 @@ impl Emulator {
         if self.system_of(&key).is_some_and(|name| self.is_in_post(&name, faults)) {
             self.vendor().show_in_post(&mut body);
         }
-        faults::merged(&mut body, faults);
+        faults::apply_to_resource(&mut body, faults);
         Some(body)
     }
 
@@ -84,7 +84,7 @@ impl Emulator {
             }
         }
         if let Some(key) = &key {
-            self.spoil_after_get(key, faults);
+            self.apply_after_get(key, faults);
         }
         let etag = body["@odata.etag"].as_str().map(str::to_owned);
         match etag {
@@ -94,7 +94,7 @@ impl Emulator {
     }
 
     /// Changes a resource as faults do after it was shown.
-    fn spoil_after_get(&mut self, key: &str, faults: &[EmulatedFault]) {
+    fn apply_after_get(&mut self, key: &str, faults: &[EmulatedFault]) {
         if faults.contains(&EmulatedFault::DropOverride)
             && self.systems.values().any(|system| system.layout.system == key)
         {

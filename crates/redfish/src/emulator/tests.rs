@@ -520,12 +520,12 @@ fn an_inserted_image_is_booted_as_a_cd() {
 
 #[test]
 fn bmcs_of_a_kind_share_their_bodies() {
-    let seats = |nics| [SystemSeat { name: String::new(), first_nic: 0, nics }];
-    let first = Platform::HpeIlo5.bodies(&seats(1));
+    let specs = |nics| [SystemSpec { name: String::new(), first_nic: 0, nics }];
+    let first = Platform::HpeIlo5.bodies(&specs(1));
 
-    assert!(Arc::ptr_eq(&first, &Platform::HpeIlo5.bodies(&seats(1))));
-    assert!(!Arc::ptr_eq(&first, &Platform::HpeIlo5.bodies(&seats(2))));
-    assert!(!Arc::ptr_eq(&first, &Platform::HpeIlo6.bodies(&seats(1))));
+    assert!(Arc::ptr_eq(&first, &Platform::HpeIlo5.bodies(&specs(1))));
+    assert!(!Arc::ptr_eq(&first, &Platform::HpeIlo5.bodies(&specs(2))));
+    assert!(!Arc::ptr_eq(&first, &Platform::HpeIlo6.bodies(&specs(1))));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::tree::ResourceBodies;
 
 /// A system to make bodies for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct SystemSeat {
+pub(super) struct SystemSpec {
     pub(super) name: String,
     /// The position of its first card among those of all systems.
     pub(super) first_nic: usize,
@@ -20,7 +20,7 @@ pub(super) struct SystemSeat {
 /// What differs between vendors.
 pub(super) trait VendorRules: Sync {
     /// What the BMC shows before any change.
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies;
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies;
 
     /// The paths of a system.
     fn layout(&self, name: &str) -> SystemLayout;

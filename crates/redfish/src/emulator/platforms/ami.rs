@@ -4,12 +4,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::bios::{BiosAttribute, attributes_of, check_attributes};
-use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
+use super::bodies::{BmcDescription, BodiesBuilder, BootOptionForm};
 use crate::emulator::machine::{MachineResources, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, error, no_content, vendor_error};
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct AmiMegaRac;
 
@@ -24,13 +24,13 @@ fn attributes() -> [BiosAttribute; 4] {
 }
 
 impl VendorRules for AmiMegaRac {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
         let mut builder = BodiesBuilder::with_etag("\"1720574208\"");
         let settings = json!({
             "@odata.type": "#Settings.v1_2_2.Settings",
             "SettingsObject": {"@odata.id": FUTURE},
         });
-        builder.frame(&BmcFrame {
+        builder.add_bmc(&BmcDescription {
             system: SYSTEM,
             manager: MANAGER,
             chassis: "/redfish/v1/Chassis/DGX",
@@ -57,7 +57,7 @@ impl VendorRules for AmiMegaRac {
             resets_inline: false,
             session_timeout: 30,
         });
-        let nics = seats.first().map_or(0, |seat| seat.nics);
+        let nics = specs.first().map_or(0, |spec| spec.nics);
         builder.boot_options(
             SYSTEM,
             nics,
@@ -71,8 +71,8 @@ impl VendorRules for AmiMegaRac {
         );
         builder.bios(SYSTEM, FUTURE_BIOS, "BiosAttributeRegistry113.1.1.3", &attributes());
         builder.add(FUTURE, "ComputerSystem.v1_17_0", future_state(nics));
-        for seat in seats {
-            builder.nics(SYSTEM, seat, |position| format!("eth{position}"));
+        for spec in specs {
+            builder.nics(SYSTEM, spec, |position| format!("eth{position}"));
         }
         builder.virtual_media(MANAGER, "CD1");
         builder.done()

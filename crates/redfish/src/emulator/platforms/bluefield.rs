@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
+use super::bodies::{BmcDescription, BodiesBuilder, BootOptionForm};
 use crate::emulator::machine::{MachineResources, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, no_content, not_writable};
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct BlueFieldBmc;
 
@@ -16,7 +16,7 @@ const SETTINGS: &str = "/redfish/v1/Systems/Bluefield/Settings";
 const MANAGER: &str = "/redfish/v1/Managers/Bluefield_BMC";
 
 impl VendorRules for BlueFieldBmc {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
         let mut builder = BodiesBuilder::default();
         let boot = json!({
             "BootNext": "",
@@ -26,7 +26,7 @@ impl VendorRules for BlueFieldBmc {
             "HttpBootUri": "",
             "UefiTargetBootSourceOverride": "None",
         });
-        builder.frame(&BmcFrame {
+        builder.add_bmc(&BmcDescription {
             system: SYSTEM,
             manager: MANAGER,
             chassis: "/redfish/v1/Chassis/Bluefield_BMC",
@@ -59,7 +59,7 @@ impl VendorRules for BlueFieldBmc {
             "BootSourceOverrideTarget@Redfish.AllowableValues":
                 ["None", "Pxe", "UefiHttp", "UefiShell", "UefiTarget", "UefiBootNext"],
         }}));
-        let nics = seats.first().map_or(0, |seat| seat.nics);
+        let nics = specs.first().map_or(0, |spec| spec.nics);
         builder.boot_options(
             SYSTEM,
             nics,
@@ -90,8 +90,8 @@ impl VendorRules for BlueFieldBmc {
                 ["None", "Pxe", "Hdd", "Cd", "Diags", "BiosSetup", "Usb"],
             }}),
         );
-        for seat in seats {
-            builder.nics(SYSTEM, seat, |position| format!("p{position}"));
+        for spec in specs {
+            builder.nics(SYSTEM, spec, |position| format!("p{position}"));
         }
         builder.done()
     }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::bios::BiosAttribute;
 use crate::emulator::tree::{ResourceBodies, merge};
-use crate::emulator::vendor::SystemSeat;
+use crate::emulator::vendor::SystemSpec;
 
 /// Makes the bodies of a BMC.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ pub(super) struct BodiesBuilder {
 }
 
 /// What a vendor's BMC shows of itself and its machine.
-pub(super) struct BmcFrame<'a> {
+pub(super) struct BmcDescription<'a> {
     pub(super) system: &'a str,
     pub(super) manager: &'a str,
     pub(super) chassis: &'a str,
@@ -93,17 +93,18 @@ impl BodiesBuilder {
     }
 
     /// Adds root, sessions, system, manager and chassis.
-    pub(super) fn frame(&mut self, frame: &BmcFrame<'_>) {
-        self.service(frame);
+    pub(super) fn add_bmc(&mut self, description: &BmcDescription<'_>) {
+        self.add_service(description);
         let link = |path: &str| json!({"@odata.id": path});
         let links = |path: &str| json!([{"@odata.id": path}]);
-        let (system, manager, chassis) = (frame.system, frame.manager, frame.chassis);
+        let (system, manager, chassis) =
+            (description.system, description.manager, description.chassis);
         let mut reset = json!({
             "target": format!("{system}/Actions/ComputerSystem.Reset"),
             "@Redfish.ActionInfo": format!("{system}/ResetActionInfo"),
         });
-        if frame.resets_inline {
-            reset["ResetType@Redfish.AllowableValues"] = frame.resets.into();
+        if description.resets_inline {
+            reset["ResetType@Redfish.AllowableValues"] = description.resets.into();
         }
         let mut body = json!({
             "Name": "System",
@@ -115,7 +116,7 @@ impl BodiesBuilder {
             "Actions": {"#ComputerSystem.Reset": reset},
             "Links": {"Chassis": links(chassis), "ManagedBy": links(manager)},
         });
-        merge(&mut body, &frame.system_body);
+        merge(&mut body, &description.system_body);
         self.add(system, "ComputerSystem.v1_20_1", body);
         self.add(
             &format!("{system}/ResetActionInfo"),
@@ -124,7 +125,7 @@ impl BodiesBuilder {
                 "Name": "ResetType",
                 "Required": true,
                 "DataType": "String",
-                "AllowableValues": frame.resets,
+                "AllowableValues": description.resets,
             }]}),
         );
         let mut body = json!({
@@ -134,7 +135,7 @@ impl BodiesBuilder {
             "Status": {"State": "Enabled", "Health": "OK"},
             "Links": {"ManagerForServers": links(system), "ManagerForChassis": links(chassis)},
         });
-        merge(&mut body, &frame.manager_body);
+        merge(&mut body, &description.manager_body);
         self.add(manager, "Manager.v1_19_1", body);
         self.add(
             chassis,
@@ -155,7 +156,7 @@ impl BodiesBuilder {
         }
     }
 
-    fn service(&mut self, frame: &BmcFrame<'_>) {
+    fn add_service(&mut self, description: &BmcDescription<'_>) {
         self.bodies.bodies.insert("/redfish".to_owned(), json!({"v1": "/redfish/v1/"}));
         let mut root = json!({
             "@odata.id": "/redfish/v1/",
@@ -167,7 +168,7 @@ impl BodiesBuilder {
             root[name] = json!({"@odata.id": format!("/redfish/v1/{name}")});
         }
         root["Links"] = json!({"Sessions": {"@odata.id": "/redfish/v1/SessionService/Sessions"}});
-        merge(&mut root, &frame.root);
+        merge(&mut root, &description.root);
         self.add("/redfish/v1", "ServiceRoot.v1_16_1", root);
         self.add(
             "/redfish/v1/SessionService",
@@ -175,7 +176,7 @@ impl BodiesBuilder {
             json!({
                 "Name": "Session Service",
                 "ServiceEnabled": true,
-                "SessionTimeout": frame.session_timeout,
+                "SessionTimeout": description.session_timeout,
                 "Sessions": {"@odata.id": "/redfish/v1/SessionService/Sessions"},
             }),
         );
@@ -183,12 +184,12 @@ impl BodiesBuilder {
     }
 
     /// Adds the network cards of a system. `id` is made of the position of the card.
-    pub(super) fn nics(&mut self, system: &str, seat: &SystemSeat, id: fn(usize) -> String) {
+    pub(super) fn nics(&mut self, system: &str, spec: &SystemSpec, id: fn(usize) -> String) {
         let folder = format!("{system}/EthernetInterfaces");
         let mut members = Vec::new();
-        for position in 0..seat.nics {
+        for position in 0..spec.nics {
             let path = format!("{folder}/{}", id(position));
-            let mac = format!("{{mac{}}}", seat.first_nic + position);
+            let mac = format!("{{mac{}}}", spec.first_nic + position);
             self.add(
                 &path,
                 "EthernetInterface.v1_12_1",

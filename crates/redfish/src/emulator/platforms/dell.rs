@@ -4,14 +4,14 @@ use http::{Method, StatusCode};
 use serde_json::{Map, Value, json};
 
 use super::bios::{BiosAttribute, attributes_of, check_attributes};
-use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
+use super::bodies::{BmcDescription, BodiesBuilder, BootOptionForm};
 use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::{ResourcePatch, is_boot_uri};
 use crate::emulator::response::{
     EmulatorResponse, missing_parameter, not_writable, ok, vendor_error, wrong_format,
 };
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct DellIdrac {
     /// Whether the boot override is in the settings resource (iDRAC10).
@@ -80,11 +80,11 @@ fn belongs_to_http_device(name: &str) -> bool {
 }
 
 impl VendorRules for DellIdrac {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
-        let nics = seats.first().map_or(0, |seat| seat.nics);
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
+        let nics = specs.first().map_or(0, |spec| spec.nics);
         let mut builder = BodiesBuilder::default();
         let model = if self.settings_for_boot { "PowerEdge R670" } else { "PowerEdge R750" };
-        builder.frame(&BmcFrame {
+        builder.add_bmc(&BmcDescription {
             system: SYSTEM,
             manager: MANAGER,
             chassis: "/redfish/v1/Chassis/System.Embedded.1",
@@ -124,8 +124,8 @@ impl VendorRules for DellIdrac {
         if self.settings_for_boot {
             builder.add(SETTINGS, "ComputerSystem.v1_20_1", settings_body(nics));
         }
-        for seat in seats {
-            builder.nics(SYSTEM, seat, |position| format!("NIC.Embedded.{}-1-1", position + 1));
+        for spec in specs {
+            builder.nics(SYSTEM, spec, |position| format!("NIC.Embedded.{}-1-1", position + 1));
         }
         builder.virtual_media(MANAGER, "CD");
         add_jobs(&mut builder);

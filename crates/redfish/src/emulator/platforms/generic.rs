@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::bodies::{BmcFrame, BodiesBuilder, RESETS};
+use super::bodies::{BmcDescription, BodiesBuilder, RESETS};
 use crate::emulator::machine::SystemLayout;
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct GenericBmc;
 
@@ -13,18 +13,18 @@ const MANAGER: &str = "/redfish/v1/Managers/1";
 const CHASSIS: &str = "/redfish/v1/Chassis/1";
 
 impl VendorRules for GenericBmc {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
         let mut builder = BodiesBuilder::with_etag("\"0\"");
         let mut systems = Vec::new();
-        for seat in seats {
-            let system = self.layout(&seat.name).system;
-            builder.frame(&BmcFrame {
+        for spec in specs {
+            let system = self.layout(&spec.name).system;
+            builder.add_bmc(&BmcDescription {
                 system: &system,
                 manager: MANAGER,
                 chassis: CHASSIS,
                 root: json!({"Product": "Ferroboot BMC"}),
                 system_body: json!({
-                    "Name": format!("System {}", seat.name),
+                    "Name": format!("System {}", spec.name),
                     "Manufacturer": "Ferroboot",
                     "Model": "QEMU machine",
                     "SystemType": "Virtual",
@@ -45,7 +45,7 @@ impl VendorRules for GenericBmc {
                 resets_inline: true,
                 session_timeout: 1800,
             });
-            builder.nics(&system, seat, |position| position.to_string());
+            builder.nics(&system, spec, |position| position.to_string());
             builder.virtual_media(&system, "Cd");
             systems.push(system);
         }

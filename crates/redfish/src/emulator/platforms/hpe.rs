@@ -4,12 +4,12 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::bios::{BiosAttribute, attributes_of, check_attributes};
-use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
+use super::bodies::{BmcDescription, BodiesBuilder, BootOptionForm};
 use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::{ResourcePatch, is_boot_uri};
 use crate::emulator::response::{EmulatorResponse, ok, wrong_format};
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct HpeIlo {
     pub(super) generation: IloGeneration,
@@ -63,15 +63,15 @@ fn structured_names(nics: usize) -> Vec<String> {
 }
 
 impl VendorRules for HpeIlo {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
-        let nics = seats.first().map_or(0, |seat| seat.nics);
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
+        let nics = specs.first().map_or(0, |spec| spec.nics);
         let builder = BodiesBuilder::with_etag("W/\"9B9F7D67\"");
         let mut builder = builder.folding_case();
         let (model, manager) = match self.generation {
             IloGeneration::Five => ("ProLiant DL385 Gen10 Plus v2", ("iLO 5", "iLO 5 v2.72")),
             IloGeneration::Six => ("ProLiant DL380a Gen11", ("iLO 6", "iLO 6 v1.69")),
         };
-        builder.frame(&BmcFrame {
+        builder.add_bmc(&BmcDescription {
             system: SYSTEM,
             manager: MANAGER,
             chassis: "/redfish/v1/Chassis/1",
@@ -128,8 +128,8 @@ impl VendorRules for HpeIlo {
         );
         builder.bios(SYSTEM, BIOS_SETTINGS, "BiosAttributeRegistryA42.v1_2_60", &attributes());
         add_boot_settings(&mut builder, nics);
-        for seat in seats {
-            builder.nics(SYSTEM, seat, |position| (position + 1).to_string());
+        for spec in specs {
+            builder.nics(SYSTEM, spec, |position| (position + 1).to_string());
         }
         builder.virtual_media(MANAGER, "2");
         builder.done()

@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::bios::{BiosAttribute, attributes_of, check_attributes};
-use super::bodies::{BmcFrame, BodiesBuilder};
+use super::bodies::{BmcDescription, BodiesBuilder};
 use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, ok};
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct LenovoXcc;
 
@@ -29,10 +29,10 @@ fn attributes() -> [BiosAttribute; 5] {
 }
 
 impl VendorRules for LenovoXcc {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
         let mut builder = BodiesBuilder::with_etag("\"387fcecc\"");
         let order = ["Boot0002", NETWORK];
-        builder.frame(&BmcFrame {
+        builder.add_bmc(&BmcDescription {
             system: SYSTEM,
             manager: MANAGER,
             chassis: "/redfish/v1/Chassis/1",
@@ -93,8 +93,8 @@ impl VendorRules for LenovoXcc {
         let members = options.map(|(id, _)| format!("{folder}/{id}"));
         builder.add_collection(&folder, "BootOption", &members);
         builder.bios(SYSTEM, BIOS_PENDING, "BiosAttributeRegistry.1.0.0", &attributes());
-        for seat in seats {
-            builder.nics(SYSTEM, seat, |position| format!("NIC{}", position + 1));
+        for spec in specs {
+            builder.nics(SYSTEM, spec, |position| format!("NIC{}", position + 1));
         }
         builder.virtual_media(MANAGER, "EXT1");
         builder.done()

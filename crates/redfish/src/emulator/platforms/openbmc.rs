@@ -2,12 +2,12 @@
 
 use serde_json::json;
 
-use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
+use super::bodies::{BmcDescription, BodiesBuilder, BootOptionForm};
 use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, no_content};
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct OpenBmc;
 
@@ -18,7 +18,7 @@ const MANAGER: &str = "/redfish/v1/Managers/BMC_0";
 const TARGETS: [&str; 7] = ["None", "Pxe", "Hdd", "Cd", "Diags", "BiosSetup", "Usb"];
 
 impl VendorRules for OpenBmc {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
         let mut builder = BodiesBuilder::default();
         let boot = json!({
             "BootSourceOverrideEnabled": "Disabled",
@@ -26,7 +26,7 @@ impl VendorRules for OpenBmc {
             "BootSourceOverrideTarget": "None",
             "BootSourceOverrideTarget@Redfish.AllowableValues": TARGETS,
         });
-        builder.frame(&BmcFrame {
+        builder.add_bmc(&BmcDescription {
             system: SYSTEM,
             manager: MANAGER,
             chassis: "/redfish/v1/Chassis/BMC_0",
@@ -55,7 +55,7 @@ impl VendorRules for OpenBmc {
             resets_inline: false,
             session_timeout: 1800,
         });
-        let nics = seats.first().map_or(0, |seat| seat.nics);
+        let nics = specs.first().map_or(0, |spec| spec.nics);
         builder.boot_options(
             SYSTEM,
             nics,
@@ -76,8 +76,8 @@ impl VendorRules for OpenBmc {
                 "Boot": pending,
             }),
         );
-        for seat in seats {
-            builder.nics(SYSTEM, seat, |position| format!("eth{position}"));
+        for spec in specs {
+            builder.nics(SYSTEM, spec, |position| format!("eth{position}"));
         }
         builder.virtual_media(MANAGER, "Slot_0");
         builder.done()

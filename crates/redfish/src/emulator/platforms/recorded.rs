@@ -6,7 +6,7 @@ use crate::emulator::machine::{MachineResources, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, no_content};
 use crate::emulator::tree::{ResourceBodies, merge};
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct RecordedBmc;
 
@@ -14,7 +14,7 @@ const SETTINGS: &str = "@Redfish.Settings";
 const TARGETS: &str = "BootSourceOverrideTarget@Redfish.AllowableValues";
 
 impl VendorRules for RecordedBmc {
-    fn bodies(&self, _: &[SystemSeat]) -> ResourceBodies {
+    fn bodies(&self, _: &[SystemSpec]) -> ResourceBodies {
         ResourceBodies::default()
     }
 

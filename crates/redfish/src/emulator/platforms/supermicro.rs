@@ -3,12 +3,12 @@
 use serde_json::{Value, json};
 
 use super::bios::{BiosAttribute, attributes_of, check_attributes};
-use super::bodies::{BmcFrame, BodiesBuilder, BootOptionForm};
+use super::bodies::{BmcDescription, BodiesBuilder, BootOptionForm};
 use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, ok};
 use crate::emulator::tree::ResourceBodies;
-use crate::emulator::vendor::{SystemSeat, VendorRules};
+use crate::emulator::vendor::{SystemSpec, VendorRules};
 
 pub(super) struct SupermicroBmc;
 
@@ -31,9 +31,9 @@ fn attributes() -> [BiosAttribute; 4] {
 }
 
 impl VendorRules for SupermicroBmc {
-    fn bodies(&self, seats: &[SystemSeat]) -> ResourceBodies {
+    fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
         let mut builder = BodiesBuilder::with_etag("\"a0a7128477b35520\"");
-        builder.frame(&BmcFrame {
+        builder.add_bmc(&BmcDescription {
             system: SYSTEM,
             manager: MANAGER,
             chassis: "/redfish/v1/Chassis/1",
@@ -62,7 +62,7 @@ impl VendorRules for SupermicroBmc {
         });
         builder.boot_options(
             SYSTEM,
-            seats.first().map_or(0, |seat| seat.nics),
+            specs.first().map_or(0, |spec| spec.nics),
             &BootOptionForm {
                 id: |number, _| format!("Boot{number:04X}"),
                 name: |nic, kind, ip| {
@@ -75,8 +75,8 @@ impl VendorRules for SupermicroBmc {
             },
         );
         builder.bios(SYSTEM, BIOS_SETTINGS, "BiosAttributeRegistry.v1_0_0", &attributes());
-        for seat in seats {
-            builder.nics(SYSTEM, seat, |position| (position + 1).to_string());
+        for spec in specs {
+            builder.nics(SYSTEM, spec, |position| (position + 1).to_string());
         }
         builder.virtual_media(MANAGER, "CD1");
         builder.done()

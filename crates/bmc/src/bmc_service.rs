@@ -15,7 +15,7 @@ use crate::recordings::read_tree;
 use crate::setup::{BmcClock, MachineSetup};
 
 /// A BMC with its machines.
-pub(crate) struct BmcFront {
+pub(crate) struct BmcService {
     emulator: Arc<Mutex<Emulator>>,
     /// The QEMU machines by the names of their systems; others are fake.
     machines: BTreeMap<String, MachineOrders>,
@@ -37,7 +37,7 @@ impl TreeCache {
     }
 }
 
-impl BmcFront {
+impl BmcService {
     /// A BMC of these machines. `number` counts the BMCs of the same machine.
     pub(crate) fn start(
         config: &BmcConfig,
@@ -96,14 +96,14 @@ impl BmcFront {
         match self.machines.get(&system) {
             Some(machine) => machine.order(order).await,
             None => {
-                self.pretend(&system, order);
+                self.switch_fake(&system, order);
                 Ok(())
             }
         }
     }
 
     /// Performs an order on a fake machine.
-    fn pretend(&self, system: &str, order: PowerOrder) {
+    fn switch_fake(&self, system: &str, order: PowerOrder) {
         let mut emulator = self.emulator();
         let now = self.clock.now();
         match order {
