@@ -78,7 +78,6 @@ const OURS: Layers = Layers {
         "hyper",
         "hyper-util",
         "nix",
-        "nv-redfish-bmc-http",
         "openssl",
         "rand",
         "reqwest",

@@ -1,6 +1,7 @@
 //! All connections of a daemon to BMCs.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -214,6 +215,12 @@ async fn close_idle_sessions<F: Send + Sync + 'static>(tables: Weak<ConnectionTa
         sleep(BETWEEN_SWEEPS).await;
         let Some(tables) = tables.upgrade() else { return };
         tables.sweep().await;
+    }
+}
+
+impl<F> fmt::Debug for BmcConnections<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BmcConnections").finish_non_exhaustive()
     }
 }
 

@@ -3,12 +3,14 @@
 //! All crates share these types. Everything here is a function of its arguments.
 
 pub mod architecture;
+pub mod boot_way;
 pub mod client_kind;
 pub mod http_method;
 pub mod mac;
 pub mod redfish_purpose;
 
 pub use architecture::{ClientArchitecture, CpuArch, NoSuchCpuArch};
+pub use boot_way::{BootChange, BootWayKind};
 pub use client_kind::ClientKind;
 pub use http_method::HttpMethod;
 pub use mac::{Mac, NotAMac};

@@ -28,13 +28,42 @@ pub enum RedfishPurpose {
     PowerOff,
     /// Request a shutdown of the operating system.
     Shutdown,
+    /// Send the machine a non-maskable interrupt.
+    Nmi,
+    /// Read the settings that the next reset applies (`@Redfish.Settings`).
+    ReadSettings,
+    /// Read the BIOS attributes, or their registry.
+    ReadBios,
+    /// Read the boot options.
+    ReadBootOptions,
+    /// Read the network interfaces.
+    ReadInterfaces,
+    /// Read the reset types that are allowed (`ActionInfo`).
+    ReadActionInfo,
+    /// Read the virtual media.
+    ReadVirtualMedia,
+    /// Set BIOS attributes.
+    SetBios,
+    /// Set the boot order.
+    SetBootOrder,
+    /// Restore the boot order.
+    RestoreBootOrder,
+    /// Insert an image into a virtual drive.
+    InsertMedia,
+    /// Eject an image from a virtual drive.
+    EjectMedia,
+    /// Read the jobs.
+    ReadJobs,
+    /// Delete a job that waits for a reset.
+    DeleteJob,
+    /// Read a task until it is over.
+    AwaitTask,
 }
 
 /// A noun: `the BMC refused the power on`.
 impl fmt::Display for RedfishPurpose {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::ReadServiceRoot => "look at the service root",
             Self::OpenSession => "login",
             Self::CloseSession => "logout",
             Self::ListSystems => "list of systems",
@@ -44,6 +73,22 @@ impl fmt::Display for RedfishPurpose {
             Self::PowerOn => "power on",
             Self::PowerOff => "power off",
             Self::Shutdown => "shutdown",
+            Self::Nmi => "NMI",
+            Self::ReadServiceRoot => "look at the service root",
+            Self::ReadSettings => "look at the pending settings",
+            Self::ReadBios => "look at the BIOS attributes",
+            Self::ReadBootOptions => "look at the boot options",
+            Self::ReadInterfaces => "look at the network interfaces",
+            Self::ReadActionInfo => "look at the reset types",
+            Self::ReadVirtualMedia => "look at the virtual media",
+            Self::SetBios => "change of BIOS attributes",
+            Self::SetBootOrder => "boot order",
+            Self::RestoreBootOrder => "restoring of the boot order",
+            Self::InsertMedia => "insertion of the image",
+            Self::EjectMedia => "ejection of the image",
+            Self::ReadJobs => "look at the jobs",
+            Self::DeleteJob => "deletion of a job",
+            Self::AwaitTask => "look at the task",
         })
     }
 }

@@ -26,6 +26,8 @@ pub struct Validation {
     pub deploy: Result<(), String>,
     /// The reasons why other interfaces cannot be used, by kind.
     unusable: Vec<(&'static str, String)>,
+    /// The way in which the BMC boots the machine, in words.
+    way: Option<String>,
 }
 
 /// Kinds of interfaces without a working implementation here.
@@ -39,7 +41,7 @@ impl Validation {
         let unusable = |kind| (kind, driver::why_unusable(kind, &interface_of(node, kind)));
         let unusable = UNUSABLE.map(unusable).to_vec();
         let (boot, deploy) = (boot(node, ports), deploy(node));
-        Self { boot, management: bmc.clone(), power: bmc, deploy, unusable }
+        Self { boot, management: bmc.clone(), power: bmc, deploy, unusable, way: None }
     }
 
     /// Whether there is no error, so that a call to the BMC makes sense.
@@ -54,10 +56,11 @@ impl Validation {
         Self { boot: self.boot.and(has), ..self }
     }
 
-    /// Adds the BMC's answer.
+    /// Adds the BMC's answer: the way in which it boots the machine, in words.
     #[must_use]
-    pub fn with_bmc(self, said: Result<(), String>) -> Self {
-        Self { boot: self.boot.and(said), ..self }
+    pub fn with_bmc(self, said: Result<String, String>) -> Self {
+        let way = said.as_ref().ok().cloned();
+        Self { boot: self.boot.and_then(|()| said.map(drop)), way, ..self }
     }
 
     /// The answer's body.
@@ -68,7 +71,10 @@ impl Validation {
             Err(reason) => json!({ "result": false, "reason": reason }),
         };
         let mut shown = json!({
-            "boot": one(&self.boot),
+            "boot": match (&self.boot, &self.way) {
+                (Ok(()), Some(way)) => json!({ "result": true, "reason": way }),
+                (boot, _) => one(boot),
+            },
             "deploy": one(&self.deploy),
             "management": one(&self.management),
             "network": one(&Ok(())),
@@ -395,9 +401,12 @@ mod tests {
 
     #[test]
     fn what_the_bmc_says_counts_for_booting() {
-        let said = Err("UefiHttp is not among the targets".to_owned());
-        let validation = Validation::of_settings(&good(), &[]).with_bmc(said.clone());
-        assert_eq!(validation.boot, said);
+        let said = "UefiHttp is not among the targets".to_owned();
+        let validation = Validation::of_settings(&good(), &[]).with_bmc(Err(said.clone()));
+        assert_eq!(validation.boot, Err(said));
         assert!(validation.power.is_ok());
+
+        let validation = Validation::of_settings(&good(), &[]).with_bmc(Ok("by UefiHttp".into()));
+        assert_eq!(validation.show()["boot"], json!({"result": true, "reason": "by UefiHttp"}));
     }
 }

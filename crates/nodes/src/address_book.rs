@@ -82,6 +82,7 @@ impl AddressBook {
             }
             BootEventKind::State { .. }
             | BootEventKind::Redfish { .. }
+            | BootEventKind::BootWay { .. }
             | BootEventKind::Provider { .. }
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }

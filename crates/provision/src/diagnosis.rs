@@ -121,6 +121,7 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
         }
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
@@ -228,7 +229,9 @@ impl<'a> BootEvidence<'a> {
                     self.progress_at = Some(event.at);
                 }
             }
-            BootEventKind::LastByte { .. } => self.progress_at = Some(event.at),
+            BootEventKind::LastByte { .. } | BootEventKind::BootWay { .. } => {
+                self.progress_at = Some(event.at);
+            }
             BootEventKind::Provider { name, .. } => {
                 self.provider = Some(*name);
                 self.progress_at = Some(event.at);

@@ -24,8 +24,8 @@ pub enum Event {
     PowerSeen(PowerState),
     /// A change of the power state failed.
     PowerFailed(String),
-    /// The BMC answered and supports the boot interface.
-    Verified(PowerState),
+    /// The BMC answered; with the power state, if it shows one.
+    Verified(Option<PowerState>),
     /// The BMC did not answer, or does not support it.
     VerifyFailed(String),
     /// The BMC has its boot override and the machine is on.

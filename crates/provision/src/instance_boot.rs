@@ -88,6 +88,7 @@ fn is_end_recorded(announced: &BootEventKind, later: &[BootEvent]) -> bool {
         }
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::LastByte { .. }
@@ -120,6 +121,7 @@ fn is_read_for_drive(node: &Node, what: &BootEventKind) -> bool {
         }
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Agent { .. }
@@ -180,6 +182,7 @@ fn is_of_firmware(what: &BootEventKind) -> bool {
         | BootEventKind::LastByte { .. }
         | BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => false,

@@ -10,7 +10,9 @@ mod transition_reason;
 use std::fmt;
 use std::net::IpAddr;
 
-use hardware::{ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose};
+use hardware::{
+    BootChange, BootWayKind, ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose,
+};
 use jiff::Timestamp;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -71,6 +73,20 @@ pub enum BootEventKind {
         status: Option<u16>,
         /// The error, in the BMC's or the transport's words.
         error: Option<String>,
+    },
+    /// The way in which the BMC has its machine boot over HTTP.
+    BootWay {
+        /// The way.
+        way: BootWayKind,
+        /// The platform of the BMC.
+        platform: String,
+        /// The path of the resource that takes the boot.
+        resource: String,
+        /// What an operator should know about it, in sentences.
+        warnings: Vec<String>,
+        /// What the boot changes at the BMC beside the boot override, to be undone afterwards.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        changes: Vec<BootChange>,
     },
     /// An external DHCP service got a machine's boot, or its removal.
     Provider {
@@ -177,6 +193,7 @@ pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
             to.stage() == Some(Stage::AtWork) && (begins || boots_again)
         }
         BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
@@ -261,6 +278,10 @@ impl BootEventKind {
                 method.text().into_iter().chain([path]).for_each(shorten);
                 shorten_all([error]);
             }
+            // The changes are ours to undo, and stay whole.
+            Self::BootWay { platform, resource, warnings, .. } => {
+                [platform, resource].into_iter().chain(warnings).for_each(shorten);
+            }
             Self::Provider { told, error, .. } => {
                 told.texts().for_each(shorten);
                 shorten_all([error]);
@@ -295,7 +316,7 @@ impl BootEventKind {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::State { .. } => "state",
-            Self::Redfish { .. } => "redfish",
+            Self::Redfish { .. } | Self::BootWay { .. } => "redfish",
             Self::Provider { .. } => "provider",
             Self::Dhcp { .. } => "dhcp",
             Self::Http { .. } => "http",
@@ -317,11 +338,15 @@ impl fmt::Display for BootEventKind {
             Self::Redfish { purpose, method, path, status, error } => {
                 write!(f, "{purpose} ({method} {path}): ")?;
                 match status {
-                    Some(200) if error.is_none() => write!(f, "done")?,
+                    Some(200..300) if error.is_none() => write!(f, "done")?,
                     Some(status) => write!(f, "{status}")?,
                     None => write!(f, "no answer")?,
                 }
                 and_why(f, error.as_ref())
+            }
+            Self::BootWay { way, platform, resource, warnings, .. } => {
+                write!(f, "the BMC ({platform}) boots the machine by {way} at {resource}")?;
+                warnings.iter().try_for_each(|warning| write!(f, "; {warning}"))
             }
             Self::Provider { name, told, error: None } => write!(f, "{name} was told {told}"),
             Self::Provider { name, told, error: Some(error) } => {

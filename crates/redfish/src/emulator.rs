@@ -10,8 +10,6 @@ mod changes;
 mod faults;
 mod machine;
 mod patch;
-#[cfg(test)]
-mod personality;
 mod platforms;
 mod response;
 mod routes;
@@ -30,8 +28,6 @@ use self::faults::FaultTable;
 pub use self::faults::{EmulatedFault, FAULTS, FaultRule};
 pub use self::machine::{EmulatedPower, NextBoot};
 use self::machine::{EmulatedSystem, MachineResources};
-#[cfg(test)]
-pub(crate) use self::personality::Personality;
 pub use self::platforms::Platform;
 pub use self::response::EmulatorResponse;
 pub use self::sessions::EmulatedUsers;

@@ -1,275 +1,181 @@
-//! The emulator behind nv-redfish's `Bmc` trait, for tests without sockets.
+//! The emulator behind [`BmcChannel`], for tests without sockets and without time.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
-use nv_redfish_core::query::ExpandQuery;
-use nv_redfish_core::{
-    Action, Bmc, BmcError, BmcErrorClass, BoxTryStream, EntityTypeRef, Expandable, FilterQuery,
-    HttpPushUriUpdateRequest, ModificationResponse, MultipartUpdateRequest, ODataETag, ODataId,
-    Repair, RepairError, SessionCreateResponse, UploadReader,
-};
-use serde::{Deserialize, Serialize};
+use hardware::HttpMethod;
+use http::Method;
 use serde_json::Value;
+use url::Url;
 
+use crate::channel::{BmcChannel, ChannelFailure, RedfishAnswer, RedfishRequest};
 use crate::emulator::{
-    EmulatedPower, Emulator, EmulatorRequest, NextBoot, Personality, Platform, PowerEffect,
+    EmulatedPower, Emulator, EmulatorRequest, EmulatorResponse, FaultRule, NextBoot, Platform,
+    PowerEffect, RecordedTree,
 };
 
-/// A BMC with one system, `1`, whose machine starts at once and never ends by itself.
+/// The address of the card of the only machine.
+pub(crate) const MAC: &str = "52:54:00:00:00:01";
+const NAME: &str = "1";
+
+/// A BMC with one machine, which starts at once and never ends by itself.
 pub(crate) struct InMemoryBmc {
-    emulator: Mutex<Emulator>,
-    booted: Mutex<Option<NextBoot>>,
-    /// The answer to every GET, instead of the emulator's.
-    shown: Option<Value>,
+    address: Url,
+    inside: Mutex<Inside>,
 }
 
-/// The transport's error for an unexpected answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum InMemoryError {
-    #[error("status {status}")]
-    Status { status: u16, body: String },
-    #[error("not understood: {0}")]
-    Body(#[from] serde_json::Error),
-}
-
-impl BmcError for InMemoryError {
-    fn error_class(&self) -> BmcErrorClass {
-        match self {
-            Self::Status { status, .. } => BmcErrorClass::HttpResponse { status: *status },
-            Self::Body(_) => BmcErrorClass::ResponseParse,
-        }
-    }
-
-    fn response_body(&self) -> Option<&str> {
-        match self {
-            Self::Status { body, .. } => Some(body),
-            Self::Body(_) => None,
-        }
-    }
+struct Inside {
+    emulator: Emulator,
+    now: Duration,
+    booted: Option<NextBoot>,
+    requests: Vec<String>,
 }
 
 impl InMemoryBmc {
-    pub(crate) fn new(personality: Personality) -> Self {
-        let mut emulator = Emulator::new("admin", "secret");
-        emulator.add_system("1", &["52:54:00:00:00:01".to_owned()], Platform::Generic);
-        emulator.set_faults(personality.rules());
-        Self { emulator: Mutex::new(emulator), booted: Mutex::default(), shown: None }
+    pub(crate) fn new(platform: Platform) -> Self {
+        Self::with_cards(platform, &[MAC])
     }
 
-    /// A BMC whose resources all have this body.
-    pub(crate) fn showing(body: Value) -> Self {
-        Self { shown: Some(body), ..Self::new(Personality::default()) }
+    /// A BMC whose machine has these cards.
+    pub(crate) fn with_cards(platform: Platform, macs: &[&str]) -> Self {
+        let macs: Vec<_> = macs.iter().map(|mac| (*mac).to_owned()).collect();
+        let mut emulator = Emulator::new("admin", "secret");
+        emulator.add_system(NAME, &macs, platform);
+        Self::of(emulator)
+    }
+
+    /// A BMC that shows these resources.
+    pub(crate) fn recorded(bodies: impl IntoIterator<Item = (String, Value)>) -> Self {
+        let mut emulator = Emulator::new("admin", "secret");
+        emulator.show_recorded(NAME, &RecordedTree::new(bodies));
+        Self::of(emulator)
+    }
+
+    fn of(emulator: Emulator) -> Self {
+        let inside = Inside { emulator, now: Duration::ZERO, booted: None, requests: Vec::new() };
+        let address = Url::parse("https://bmc.example").unwrap();
+        Self { address, inside: Mutex::new(inside) }
+    }
+
+    fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap()
+    }
+
+    pub(crate) fn with_faults(self, rules: Vec<FaultRule>) -> Self {
+        self.inside().emulator.set_faults(rules);
+        self
     }
 
     pub(crate) fn power(&self) -> EmulatedPower {
-        self.emulator.lock().unwrap().power("1").unwrap()
+        self.inside().emulator.power(NAME).unwrap()
     }
 
-    pub(crate) fn booted_from(&self) -> Option<String> {
-        match self.booted.lock().unwrap().clone() {
-            Some(NextBoot::Url(url)) => Some(url),
-            Some(
-                NextBoot::Http { .. } | NextBoot::Pxe { .. } | NextBoot::Cd(_) | NextBoot::Usual,
-            )
-            | None => None,
-        }
+    /// What the machine was last started from.
+    pub(crate) fn booted(&self) -> Option<NextBoot> {
+        self.inside().booted.clone()
     }
 
-    fn answer(
-        &self,
-        method: http::Method,
-        path: &str,
-        if_match: Option<&str>,
-        body: &[u8],
-    ) -> Result<Value, InMemoryError> {
-        let mut emulator = self.emulator.lock().unwrap();
-        let request = EmulatorRequest {
-            method: &method,
-            path,
-            // `admin:secret`.
-            authorization: Some("Basic YWRtaW46c2VjcmV0"),
-            session_token: None,
-            if_match,
-            body,
-            fresh: "fresh",
-            now: Duration::ZERO,
-        };
-        let (response, effect) = emulator.answer(&request);
-        if let Some(effect) = effect {
-            match effect {
-                PowerEffect::Start { system } => {
-                    *self.booted.lock().unwrap() = emulator.starts(&system, request.now);
-                }
-                PowerEffect::Stop { system } | PowerEffect::ShutDown { system } => {
-                    emulator.stopped(&system, request.now)
-                }
-                PowerEffect::Interrupt { .. } => {}
-                PowerEffect::Restart { system } => {
-                    emulator.stopped(&system, request.now);
-                    *self.booted.lock().unwrap() = emulator.starts(&system, request.now);
-                }
-            }
-        }
-        let body = response.body.unwrap_or(Value::Null);
-        if response.status.is_success() {
-            Ok(body)
-        } else {
-            Err(InMemoryError::Status { status: response.status.as_u16(), body: body.to_string() })
-        }
+    /// All requests so far, as method and path.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.inside().requests.clone()
     }
 
-    fn modify<R: for<'de> Deserialize<'de>>(
-        &self,
-        method: http::Method,
-        path: &str,
-        if_match: Option<&str>,
-        body: &impl Serialize,
-    ) -> Result<ModificationResponse<R>, InMemoryError> {
-        let value = self.answer(method, path, if_match, &serde_json::to_vec(body)?)?;
-        if value.is_null() {
-            return Ok(ModificationResponse::Empty);
-        }
-        Ok(ModificationResponse::Entity(serde_json::from_value(value)?))
+    /// The time that was waited.
+    pub(crate) fn waited(&self) -> Duration {
+        self.inside().now
+    }
+
+    /// A resource, without faults.
+    pub(crate) fn resource(&self, path: &str) -> Value {
+        self.inside().emulator.resource(path).unwrap_or_default()
+    }
+
+    /// Switches the machine on, by its button.
+    pub(crate) fn press_on(&self) {
+        let inside = &mut *self.inside();
+        inside.booted = inside.emulator.starts(NAME, inside.now);
     }
 }
 
-impl Bmc for InMemoryBmc {
-    type Error = InMemoryError;
-
-    async fn get<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
-        &self,
-        id: &ODataId,
-    ) -> Result<Arc<T>, InMemoryError> {
-        let value = match &self.shown {
-            Some(body) => body.clone(),
-            None => self.answer(http::Method::GET, &id.to_string(), None, b"")?,
+impl Inside {
+    fn exchange(&mut self, request: &RedfishRequest) -> Result<RedfishAnswer, ChannelFailure> {
+        self.requests.push(format!("{} {}", request.method.as_str(), request.path));
+        let body = request.body.as_ref().map(Value::to_string).unwrap_or_default();
+        let method = match &request.method {
+            HttpMethod::Get => Method::GET,
+            HttpMethod::Patch => Method::PATCH,
+            HttpMethod::Post => Method::POST,
+            HttpMethod::Delete => Method::DELETE,
+            HttpMethod::Head | HttpMethod::Put | HttpMethod::Unusual(_) => {
+                panic!("the client makes no such request: {request:?}")
+            }
         };
-        Ok(Arc::new(serde_json::from_value(value)?))
+        let asked = EmulatorRequest {
+            method: &method,
+            path: &request.path,
+            // `admin:secret`.
+            authorization: Some("Basic YWRtaW46c2VjcmV0"),
+            session_token: None,
+            if_match: request.if_match.as_deref(),
+            body: body.as_bytes(),
+            fresh: "fresh",
+            now: self.now,
+        };
+        let (response, effect) = self.emulator.answer(&asked);
+        if let Some(effect) = effect {
+            self.carry_out(effect);
+        }
+        self.now += response.delay;
+        answer_of(response)
     }
 
-    async fn update<V: Sync + Send + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
-        &self,
-        id: &ODataId,
-        etag: Option<&ODataETag>,
-        update: &V,
-    ) -> Result<ModificationResponse<R>, InMemoryError> {
-        let if_match = etag.map_or_else(|| "*".to_owned(), ToString::to_string);
-        self.modify(http::Method::PATCH, &id.to_string(), Some(&if_match), update)
+    fn carry_out(&mut self, effect: PowerEffect) {
+        match effect {
+            PowerEffect::Start { .. } => self.booted = self.emulator.starts(NAME, self.now),
+            PowerEffect::Stop { .. } | PowerEffect::ShutDown { .. } => {
+                self.emulator.stopped(NAME, self.now);
+            }
+            PowerEffect::Restart { .. } => {
+                self.emulator.stopped(NAME, self.now);
+                self.booted = self.emulator.starts(NAME, self.now);
+            }
+            PowerEffect::Interrupt { .. } => {}
+        }
+    }
+}
+
+fn answer_of(response: EmulatorResponse) -> Result<RedfishAnswer, ChannelFailure> {
+    if response.cut {
+        return Err(ChannelFailure::BrokeOff("connection closed".to_owned()));
+    }
+    let header = |wanted: &str| {
+        let found = response.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        found.map(|(_, value)| value.clone())
+    };
+    let seconds = header("Retry-After").and_then(|text| text.parse().ok());
+    Ok(RedfishAnswer {
+        status: response.status,
+        etag: header("ETag"),
+        location: header("Location"),
+        retry_after: seconds.map(Duration::from_secs),
+        body: match &response.body {
+            None => Vec::new(),
+            Some(Value::String(text)) => text.clone().into_bytes(),
+            Some(body) => body.to_string().into_bytes(),
+        },
+    })
+}
+
+impl BmcChannel for InMemoryBmc {
+    fn address(&self) -> &Url {
+        &self.address
     }
 
-    async fn action<T: Send + Sync + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
-        &self,
-        action: &Action<T, R>,
-        params: &T,
-    ) -> Result<ModificationResponse<R>, InMemoryError> {
-        self.modify(http::Method::POST, action.target.as_str(), None, params)
+    async fn exchange(&self, request: &RedfishRequest) -> Result<RedfishAnswer, ChannelFailure> {
+        self.inside().exchange(request)
     }
 
-    async fn expand<T: Expandable>(
-        &self,
-        _: &ODataId,
-        _: ExpandQuery,
-    ) -> Result<Arc<T>, InMemoryError> {
-        unreachable!("not used by the client")
-    }
-
-    async fn filter<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
-        &self,
-        _: &ODataId,
-        _: FilterQuery,
-    ) -> Result<Arc<T>, InMemoryError> {
-        unreachable!("not used by the client")
-    }
-
-    async fn get_repaired<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
-        &self,
-        _: &ODataId,
-        _: &impl Repair,
-    ) -> Result<Arc<T>, RepairError<InMemoryError>> {
-        unreachable!("not used by the client")
-    }
-
-    async fn expand_repaired<T: Expandable>(
-        &self,
-        _: &ODataId,
-        _: ExpandQuery,
-        _: &impl Repair,
-    ) -> Result<Arc<T>, RepairError<InMemoryError>> {
-        unreachable!("not used by the client")
-    }
-
-    async fn filter_repaired<T: EntityTypeRef + for<'de> Deserialize<'de> + 'static>(
-        &self,
-        _: &ODataId,
-        _: FilterQuery,
-        _: &impl Repair,
-    ) -> Result<Arc<T>, RepairError<InMemoryError>> {
-        unreachable!("not used by the client")
-    }
-
-    async fn create<V: Send + Sync + Serialize, R: Send + Sync + for<'de> Deserialize<'de>>(
-        &self,
-        _: &ODataId,
-        _: &V,
-    ) -> Result<ModificationResponse<R>, InMemoryError> {
-        unreachable!("not used by the client")
-    }
-
-    async fn create_session<
-        V: Send + Sync + Serialize,
-        R: Send + Sync + for<'de> Deserialize<'de>,
-    >(
-        &self,
-        _: &ODataId,
-        _: &V,
-    ) -> Result<SessionCreateResponse<R>, InMemoryError> {
-        unreachable!("not used by the client")
-    }
-
-    async fn delete<R: EntityTypeRef + for<'de> Deserialize<'de>>(
-        &self,
-        _: &ODataId,
-    ) -> Result<ModificationResponse<R>, InMemoryError> {
-        unreachable!("not used by the client")
-    }
-
-    async fn poll<R: Send + Sync + for<'de> Deserialize<'de>>(
-        &self,
-        _: &ODataId,
-    ) -> Result<ModificationResponse<R>, InMemoryError> {
-        unreachable!("not used by the client")
-    }
-
-    async fn multipart_update<U, V, R>(
-        &self,
-        _: &str,
-        _: MultipartUpdateRequest<'_, U, V>,
-    ) -> Result<ModificationResponse<R>, InMemoryError>
-    where
-        U: UploadReader,
-        R: Send + Sync + for<'de> Deserialize<'de>,
-        V: Send + Sync + Serialize,
-    {
-        unreachable!("not used by the client")
-    }
-
-    async fn http_push_uri_update<U, R>(
-        &self,
-        _: &str,
-        _: HttpPushUriUpdateRequest<U>,
-    ) -> Result<ModificationResponse<R>, InMemoryError>
-    where
-        U: UploadReader,
-        R: Send + Sync + for<'de> Deserialize<'de>,
-    {
-        unreachable!("not used by the client")
-    }
-
-    async fn stream<T: Sized + for<'de> Deserialize<'de> + Send + 'static>(
-        &self,
-        _: &str,
-    ) -> Result<BoxTryStream<T, InMemoryError>, InMemoryError> {
-        unreachable!("not used by the client")
+    async fn pause(&self, how_long: Duration) {
+        self.inside().now += how_long;
     }
 }

@@ -1,13 +1,22 @@
-//! Redfish: boot overrides, quirks, and a BMC emulator.
+//! Redfish: conversations with BMCs, whatever their platform; and a BMC emulator.
 //!
-//! [`boot`] is the client, over nv-redfish's `Bmc` trait; [`emulator`] is the BMC, as a function from request to
-//! response. Neither opens a socket; the tests connect one to the other.
+//! [`machine::RedfishSystem`] is a system of a BMC. [`ways`] has the ways in which platforms boot from a URL. All of it
+//! is a conversation over [`channel::BmcChannel`]. [`emulator`] is the BMC, as a function from request to response.
+//! Neither opens a socket; the tests connect one to the other.
 
-pub mod boot;
 pub mod channel;
 pub mod emulator;
+pub mod facts;
+pub mod failure;
+mod lenient_json;
+pub mod machine;
+pub mod messages;
+pub mod platform;
 pub mod quirks;
+pub mod resource;
+pub mod service;
 pub mod system;
+pub mod ways;
 
 #[cfg(test)]
 mod in_memory;

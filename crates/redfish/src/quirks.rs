@@ -1,63 +1,64 @@
 //! Vendors' quirks: one predicate for each bug, named for it.
 
+use std::time::Duration;
+
 use http::StatusCode;
 
-use crate::system::ComputerSystem;
+use crate::failure::BmcFailure;
+use crate::platform::BmcPlatform;
 
 /// AMI, ASRock Rack and Supermicro answer 400 to a boot override without `BootSourceOverrideMode`, even when clearing
-/// it. When setting the override, the property is sent to all BMCs: none is known to refuse it.
+/// it (Redfishtool#106: elsewhere the mode reverts to its default otherwise).
 #[must_use]
-pub fn wants_mode_when_clearing(system: &ComputerSystem) -> bool {
-    let maker = system.manufacturer.as_deref().unwrap_or_default().to_lowercase();
-    ["american megatrends", "ami", "asrockrack", "supermicro"]
-        .iter()
-        .any(|picky| maker.starts_with(picky))
+pub fn wants_mode_when_clearing(platform: BmcPlatform) -> bool {
+    matches!(platform, BmcPlatform::Ami | BmcPlatform::AsrockRack | BmcPlatform::Supermicro)
 }
 
-/// BMCs with weak ETags answer 412 when one comes back in `If-Match`, which compares strongly (RFC 9110 §13.1.1);
-/// others change the ETag at every GET. The new boot override does not depend on the old one, so the PATCH is
-/// repeated with `*`.
+/// HPE iLO 5 "implements BootSourceOverrideMode as a read-only item" (its adaptation guide), iLO 6 refuses a whole
+/// override that has it (libredfish#76), and Lenovo's is read-only.
 #[must_use]
-pub fn denies_its_own_etag(status: StatusCode) -> bool {
-    status == StatusCode::PRECONDITION_FAILED
+pub fn refuses_mode(platform: BmcPlatform) -> bool {
+    matches!(platform, BmcPlatform::HpeIlo5 | BmcPlatform::HpeIlo6 | BmcPlatform::LenovoXcc)
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+/// Whether the firmware tries HTTP when it is told to boot by `Pxe`: Lenovo's "Network" does with IPv4HTTPSupport
+/// (libredfish lenovo.rs); bmcweb has no other target for the network; Cisco, Huawei and Fujitsu list no `UefiHttp`.
+#[must_use]
+pub fn tries_http_for_pxe(platform: BmcPlatform) -> bool {
+    matches!(
+        platform,
+        BmcPlatform::LenovoXcc
+            | BmcPlatform::OpenBmc
+            | BmcPlatform::Nvidia
+            | BmcPlatform::Cisco
+            | BmcPlatform::Huawei
+            | BmcPlatform::Fujitsu
+    )
+}
 
-    use super::*;
-    use crate::boot::{BmcCall, BmcFailure, HttpBootOverride, RedfishSystem};
-    use crate::emulator::Personality;
-    use crate::in_memory::InMemoryBmc;
-
-    fn nobody(_: &BmcCall, _: Option<&BmcFailure>) {}
-
-    #[tokio::test]
-    async fn a_bmc_with_weak_etags_is_told_its_override_all_the_same() {
-        let bmc = InMemoryBmc::new(Personality { weak_etags: true, ..Personality::default() });
-        let machine = RedfishSystem::new(&bmc, "/redfish/v1/Systems/1", &nobody);
-        let view = machine.look().await.unwrap();
-        let wanted = HttpBootOverride::once(Some("http://10.0.0.1/boot.iso".to_owned()));
-
-        machine.override_boot(&view, &wanted).await.unwrap();
-
-        let view = machine.look().await.unwrap();
-        assert_eq!(view.has_override(&wanted), Ok(()));
-        machine.clear_override(&view).await.unwrap();
-        assert!(!machine.look().await.unwrap().is_overridden());
-    }
-
-    #[test]
-    fn the_mode_is_sent_when_clearing_to_those_that_insist_on_it_alone() {
-        let made_by = |maker| {
-            let system = json!({"@odata.id": "/redfish/v1/Systems/1", "Manufacturer": maker});
-            wants_mode_when_clearing(&serde_json::from_value(system).unwrap())
-        };
-
-        assert!(made_by(json!("Supermicro")));
-        assert!(made_by(json!("ASRockRack")));
-        assert!(!made_by(json!("HPE")));
-        assert!(!made_by(json!(null)));
+/// The time to wait at least before a refused request is repeated; `None` if another try would end in the same way.
+///
+/// HPE refuses changes during the machine's self-test, AMI answers 503 while the host boots, Dell's Lifecycle
+/// Controller and others answer 503 or 409 while they are at work.
+#[must_use]
+pub fn wait_of_a_busy_bmc(failure: &BmcFailure) -> Option<Duration> {
+    const IN_POST: [&str; 3] = [
+        "UnableToModifyDuringSystemPOST",
+        "UnableToModifyDueToServerState",
+        "ServiceInUnknownState",
+    ];
+    const BUSY: [&str; 2] = ["ServiceTemporarilyUnavailable", "ResourceInUse"];
+    let BmcFailure::Refused { status, .. } = failure else { return None };
+    let has_one_of = |names: &[&str]| names.iter().any(|name| failure.has_message(name));
+    match *status {
+        _ if has_one_of(&IN_POST) => Some(Duration::from_secs(5)),
+        StatusCode::SERVICE_UNAVAILABLE
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::BAD_GATEWAY
+        | StatusCode::GATEWAY_TIMEOUT
+        | StatusCode::INTERNAL_SERVER_ERROR => Some(Duration::from_secs(1)),
+        StatusCode::LOCKED => Some(Duration::from_secs(5)),
+        StatusCode::BAD_REQUEST if has_one_of(&BUSY) => Some(Duration::from_secs(5)),
+        _ => None,
     }
 }

@@ -1,129 +1,107 @@
-//! The parts of `ComputerSystem` (DMTF DSP2046) for booting.
-//!
-//! These types replace those that nv-redfish generates from the schema, which lack the annotation
-//! `@Redfish.AllowableValues`; it tells whether a BMC can boot over HTTP.
+//! A computer system as its BMC shows it: power, reset types, boot override.
 
-use nv_redfish_core::{EntityTypeRef, ODataETag, ODataId, de_optional_nullable};
-use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-/// A computer system, as returned by GET.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct ComputerSystem {
-    #[serde(rename = "@odata.id")]
-    odata_id: ODataId,
-    #[serde(rename = "@odata.etag")]
-    etag: Option<ODataETag>,
-    /// `On`, `Off`, `PoweringOn`, `PoweringOff`, `Paused`; absent on some BMCs in POST.
-    pub power_state: Option<String>,
-    /// The boot override.
-    pub boot: Option<SystemBoot>,
-    /// Its actions.
-    pub actions: Option<SystemActions>,
-    /// Its manufacturer, which decides quirks.
-    pub manufacturer: Option<String>,
+use crate::resource::{RedfishResource, strings};
+
+/// The state of a system.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SystemView(pub(crate) RedfishResource);
+
+/// The power state, simplified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SystemPower {
+    /// `On`, or on the way to it.
+    On,
+    /// `Off`.
+    Off,
+    /// On the way to `Off`, or paused.
+    Changing,
+    /// Not shown.
+    Unknown,
 }
 
-/// `ComputerSystemCollection`: the systems of a BMC.
-#[derive(Clone, Debug, Deserialize)]
-pub struct ComputerSystemCollection {
-    #[serde(rename = "@odata.id")]
-    odata_id: ODataId,
-    /// Links to them.
-    #[serde(rename = "Members")]
-    pub members: Vec<ODataLink>,
-}
+/// `Boot` of a system, or of its settings resource.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BootObject<'v>(&'v Value);
 
-/// A link to a resource.
-#[derive(Clone, Debug, Deserialize)]
-pub struct ODataLink {
-    /// Its path.
-    #[serde(rename = "@odata.id")]
-    pub path: String,
-}
-
-impl EntityTypeRef for ComputerSystemCollection {
-    fn odata_id(&self) -> &ODataId {
-        &self.odata_id
-    }
-
-    fn etag(&self) -> Option<&ODataETag> {
-        None
+impl From<RedfishResource> for SystemView {
+    fn from(resource: RedfishResource) -> Self {
+        Self(resource)
     }
 }
 
-impl EntityTypeRef for ComputerSystem {
-    fn odata_id(&self) -> &ODataId {
-        &self.odata_id
+impl SystemView {
+    /// The power state.
+    #[must_use]
+    pub fn power(&self) -> SystemPower {
+        match self.0.body["PowerState"].as_str() {
+            Some("On" | "PoweringOn") => SystemPower::On,
+            Some("Off") => SystemPower::Off,
+            Some(_) => SystemPower::Changing,
+            None => SystemPower::Unknown,
+        }
     }
 
-    fn etag(&self) -> Option<&ODataETag> {
-        self.etag.as_ref()
+    /// The boot properties.
+    pub(crate) fn boot(&self) -> BootObject<'_> {
+        BootObject::of(&self.0)
+    }
+
+    /// Whether an override is set.
+    #[must_use]
+    pub fn is_overridden(&self) -> bool {
+        self.boot().is_overridden()
+    }
+
+    /// `BootProgress.LastState`.
+    #[must_use]
+    pub fn boot_progress(&self) -> Option<&str> {
+        self.0.body["BootProgress"]["LastState"].as_str()
+    }
+
+    /// The target of the reset action, and its `ResetType@Redfish.AllowableValues`.
+    pub(crate) fn reset_action(&self) -> Option<(&str, Option<Vec<&str>>)> {
+        let reset = &self.0.body["Actions"]["#ComputerSystem.Reset"];
+        let types = strings(&reset["ResetType@Redfish.AllowableValues"]);
+        Some((reset["target"].as_str()?, types.filter(|types| !types.is_empty())))
     }
 }
 
-/// `Boot` of a computer system.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct SystemBoot {
-    /// `Disabled`, `Once`, `Continuous`.
-    #[serde(rename = "BootSourceOverrideEnabled")]
-    pub enabled: Option<String>,
-    /// Allowable values of `enabled`; all of the standard's if the BMC lists none.
-    #[serde(rename = "BootSourceOverrideEnabled@Redfish.AllowableValues")]
-    pub enabled_values: Option<Vec<String>>,
-    /// `UEFI`, `Legacy`.
-    #[serde(rename = "BootSourceOverrideMode")]
-    pub mode: Option<String>,
-    /// `UefiHttp`, `Pxe`, `Hdd`, `None`, ….
-    #[serde(rename = "BootSourceOverrideTarget")]
-    pub target: Option<String>,
-    /// Allowable values of `target`.
-    #[serde(rename = "BootSourceOverrideTarget@Redfish.AllowableValues")]
-    pub targets: Option<Vec<String>>,
-    /// The outer `None` means that the BMC has no such property and accepts no URL; the inner `None` is null.
-    #[serde(rename = "HttpBootUri", default, deserialize_with = "de_optional_nullable")]
-    pub http_boot_uri: Option<Option<String>>,
-}
+impl<'v> BootObject<'v> {
+    pub(crate) fn of(resource: &'v RedfishResource) -> Self {
+        Self(&resource.body["Boot"])
+    }
 
-/// `Actions` of a computer system.
-#[derive(Clone, Debug, Deserialize)]
-pub struct SystemActions {
-    /// Its reset action.
-    #[serde(rename = "#ComputerSystem.Reset")]
-    pub reset: Option<ResetAction>,
-}
+    /// Whether the resource has the property, if only as null.
+    pub(crate) fn shows(self, property: &str) -> bool {
+        self.0.as_object().is_some_and(|boot| boot.contains_key(property))
+    }
 
-/// The `ComputerSystem.Reset` action.
-#[derive(Clone, Debug, Deserialize)]
-pub struct ResetAction {
-    /// The URI to POST to.
-    pub target: String,
-    /// Allowable reset types.
-    #[serde(rename = "ResetType@Redfish.AllowableValues")]
-    pub types: Option<Vec<String>>,
-}
+    pub(crate) fn text(self, property: &str) -> Option<&'v str> {
+        self.0[property].as_str()
+    }
 
-/// The body of a PATCH of the boot override.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct BootPatch {
-    /// The properties to set.
-    #[serde(rename = "Boot")]
-    pub boot: BootOverride,
-}
+    pub(crate) fn list(self, property: &str) -> Option<Vec<&'v str>> {
+        strings(&self.0[property])
+    }
 
-/// The properties of a boot override to set; those that are `None` are left out.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct BootOverride {
-    /// `BootSourceOverrideEnabled`.
-    #[serde(rename = "BootSourceOverrideEnabled")]
-    pub enabled: &'static str,
-    /// `BootSourceOverrideMode`.
-    #[serde(rename = "BootSourceOverrideMode", skip_serializing_if = "Option::is_none")]
-    pub mode: Option<&'static str>,
-    /// `BootSourceOverrideTarget`.
-    #[serde(rename = "BootSourceOverrideTarget", skip_serializing_if = "Option::is_none")]
-    pub target: Option<&'static str>,
-    /// `HttpBootUri`; the inner `None` is sent as null.
-    #[serde(rename = "HttpBootUri", skip_serializing_if = "Option::is_none")]
-    pub http_boot_uri: Option<Option<String>>,
+    /// `…@Redfish.AllowableValues` of a property. An empty list says nothing.
+    pub(crate) fn allowed(self, property: &str) -> Option<Vec<&'v str>> {
+        let list = self.list(&format!("{property}@Redfish.AllowableValues"));
+        list.filter(|list| !list.is_empty())
+    }
+
+    /// Whether an override is set, or a URL is left.
+    pub(crate) fn is_overridden(self) -> bool {
+        let enabled = self.text("BootSourceOverrideEnabled");
+        let is_set = enabled.is_some_and(|enabled| enabled != "Disabled")
+            && self.text("BootSourceOverrideTarget").is_some_and(|target| target != "None");
+        is_set || self.has_url()
+    }
+
+    /// Whether `HttpBootUri` is set.
+    pub(crate) fn has_url(self) -> bool {
+        self.text("HttpBootUri").is_some_and(|url| !url.is_empty())
+    }
 }

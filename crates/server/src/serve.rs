@@ -40,13 +40,14 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let ports = HttpPorts::listen(&config, shares)?;
     base.release_claims().await?;
 
-    let means = services.means.clone();
+    let (means, bmcs) = (services.means.clone(), services.bmcs.clone());
     let trace = TraceWriter::start(base.store.clone(), backlog);
     let parts = start(&config, &base, services, ports, signals);
     say_ready(&config, &base.state, &means);
 
     let patience = Duration::from_secs(config.limits.end_secs.into()) + LAST_PATIENCE;
     let result = parts.run_until(end, patience).await;
+    bmcs.close().await;
     trace.end().await?;
     base.close().await;
     result

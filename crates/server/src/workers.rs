@@ -7,12 +7,14 @@ mod boot;
 mod boot_target;
 mod context;
 mod instances;
+mod not_carried_out;
 mod power;
 mod power_sync;
 mod steps;
 mod tear_down;
 mod verify;
 mod watch;
+mod way;
 mod work_place;
 
 use std::collections::HashMap;

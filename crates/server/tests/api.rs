@@ -712,6 +712,7 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
         BootEventKind::Agent { .. }
         | BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
@@ -968,7 +969,7 @@ impl Service {
     async fn verify(&mut self) {
         while let Some(claimed) = self.claim().await {
             let event = match claimed.work {
-                Work::Verify => Event::Verified(PowerState::Off),
+                Work::Verify => Event::Verified(Some(PowerState::Off)),
                 Work::SetPower { target } => Event::PowerSeen(target.leads_to()),
                 Work::Boot { .. }
                 | Work::AskSteps { .. }

@@ -174,7 +174,10 @@ async fn a_bmc_that_refuses_the_override_is_named_and_the_machine_never_started(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_in_bios_mode_is_refused_before_it_is_touched() {
-    let mode = EmulatedFault::Merge(json!({"Boot": {"BootSourceOverrideMode": "Legacy"}}));
+    let mode = EmulatedFault::Merge(json!({"Boot": {
+        "BootSourceOverrideMode": "Legacy",
+        "BootSourceOverrideMode@Redfish.AllowableValues": ["Legacy"],
+    }}));
     let bios = vec![FaultRule::always(mode)];
     let world = World::new(3, bios).await;
     world.bmc.switch_on();

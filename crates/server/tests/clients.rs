@@ -82,7 +82,7 @@ async fn the_verbs_of_the_baremetal_command_become_work() {
     service.run("node manage n1").await;
     let claimed = service.claim().await.unwrap();
     assert_eq!(claimed.work, Work::Verify);
-    service.finish(&claimed, &Event::Verified(PowerState::Off)).await;
+    service.finish(&claimed, &Event::Verified(Some(PowerState::Off))).await;
 
     service.run("node power on n1").await;
     let claimed = service.claim().await.unwrap();
@@ -285,7 +285,7 @@ impl Service {
                     continue;
                 };
                 let event = match claimed.work {
-                    Work::Verify => Event::Verified(PowerState::Off),
+                    Work::Verify => Event::Verified(Some(PowerState::Off)),
                     Work::SetPower { target } => Event::PowerSeen(target.leads_to()),
                     Work::Boot { .. }
                     | Work::AskSteps { .. }

@@ -271,6 +271,7 @@ async fn take_left_out(
         BootEventKind::LeftOut { events } => events,
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }

@@ -1985,6 +1985,7 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
             BootEventKind::Agent { .. }
             | BootEventKind::State { .. }
             | BootEventKind::Redfish { .. }
+            | BootEventKind::BootWay { .. }
             | BootEventKind::Provider { .. }
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }

@@ -133,6 +133,7 @@ fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
         BootEventKind::Dhcp { client: ClientKind::HttpClient, answer, .. } => Some(answer),
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }

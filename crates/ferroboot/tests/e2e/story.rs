@@ -239,6 +239,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
         }),
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }

@@ -40,12 +40,13 @@ async fn answer_to_the_end(machine: Arc<ScriptedMachine>, request: Request) -> R
         headers.get(name).and_then(|value| value.to_str().ok()).map(str::to_owned)
     };
     let authorization = header(&head.headers, "authorization");
+    let session_token = header(&head.headers, "x-auth-token");
     let if_match = header(&head.headers, "if-match");
     let request = EmulatorRequest {
         method: &head.method,
         path: head.uri.path(),
         authorization: authorization.as_deref(),
-        session_token: None,
+        session_token: session_token.as_deref(),
         if_match: if_match.as_deref(),
         body: &body,
         fresh: "fresh",

@@ -22,9 +22,9 @@ impl Transition<'_> {
         self.done()
     }
 
-    pub(super) fn verified(mut self, power: PowerState) -> Result<Outcome, Refused> {
+    pub(super) fn verified(mut self, power: Option<PowerState>) -> Result<Outcome, Refused> {
         self.expect_verification()?;
-        self.node.power_state = Some(power);
+        self.node.power_state = power;
         let to = self.node.target_provision_state.unwrap_or(State::Manageable);
         Ok(self.rest(to))
     }

@@ -246,7 +246,7 @@ impl Happening {
             Kind::PowerAsked => Event::PowerAsked(PowerTarget::Reboot),
             Kind::PowerSeen => Event::PowerSeen(PowerState::Off),
             Kind::PowerFailed => Event::PowerFailed(reason),
-            Kind::Verified if self.fresh => Event::Verified(PowerState::On),
+            Kind::Verified if self.fresh => Event::Verified(Some(PowerState::On)),
             Kind::Verified => Event::PowerSeen(PowerState::On),
             Kind::VerifyFailed if self.fresh => Event::VerifyFailed(reason),
             Kind::VerifyFailed => Event::PowerSeen(PowerState::On),
@@ -318,7 +318,7 @@ fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
     let well = !matches!(fate, Fate::Badly);
     let reason = "reason".to_owned();
     let event = match planned {
-        Work::Verify if well => Event::Verified(PowerState::Off),
+        Work::Verify if well => Event::Verified(Some(PowerState::Off)),
         Work::Verify => Event::VerifyFailed(reason),
         Work::SetPower { target } if well => Event::PowerSeen(target.leads_to()),
         Work::SetPower { .. } => Event::PowerFailed(reason),

@@ -92,7 +92,7 @@ fn events() -> Vec<(&'static str, Make)> {
         ("power asked", make(|_, _| Event::PowerAsked(PowerTarget::On))),
         ("power seen", make(|_, _| Event::PowerSeen(PowerState::On))),
         ("power failed", make(move |_, _| Event::PowerFailed(reason()))),
-        ("verified", make(|_, _| Event::Verified(PowerState::On))),
+        ("verified", make(|_, _| Event::Verified(Some(PowerState::On)))),
         ("verify failed", make(move |_, _| Event::VerifyFailed(reason()))),
         ("booting", make(|_, attempt| Event::Booting { attempt })),
         ("boot failed", make(move |_, attempt| Event::BootFailed { attempt, reason: reason() })),

@@ -34,7 +34,7 @@ impl World {
     pub(crate) fn manageable() -> Self {
         let mut world = Self::enrolled();
         world.happens(Event::from(Verb::Manage));
-        world.is_done(Event::Verified(provision::PowerState::Off));
+        world.is_done(Event::Verified(Some(provision::PowerState::Off)));
         world
     }
 

@@ -10,6 +10,7 @@ use provision::artifact::HttpLoader;
 use store::{NodeKey, StoredNode};
 
 use super::agent_calls::AgentCalls;
+use crate::bmcs::DaemonBmcs;
 use crate::dhcp::BootingStrangers;
 use crate::error::ApiError;
 use crate::means::BootMeans;
@@ -21,6 +22,7 @@ pub struct ApiContext {
     pub(super) recorder: Recorder,
     pub(super) settings: Arc<ApiSettings>,
     pub(super) agent_calls: Arc<AgentCalls>,
+    pub(super) bmcs: DaemonBmcs,
 }
 
 /// Settings of the API.
@@ -42,6 +44,8 @@ pub struct ApiSettings {
     pub means: Option<BootMeans>,
     /// Strangers that requested a boot by DHCP, for diagnoses.
     pub strangers: BootingStrangers,
+    /// Whether requests by PXE are answered.
+    pub allows_pxe: bool,
 }
 
 impl Default for ApiSettings {
@@ -53,6 +57,7 @@ impl Default for ApiSettings {
             agent_require_tls: true,
             means: None,
             strangers: BootingStrangers::default(),
+            allows_pxe: false,
             agent_calls_per_sec: 20,
             loader: HttpLoader::default(),
         }
@@ -60,11 +65,18 @@ impl Default for ApiSettings {
 }
 
 impl ApiContext {
-    /// A context for `nodes`.
+    /// A context for `nodes`, within a tokio runtime.
     #[must_use]
     pub fn new(nodes: Nodes, recorder: Recorder, settings: ApiSettings) -> Self {
         let agent_calls = Arc::new(AgentCalls::new(settings.agent_calls_per_sec));
-        Self { nodes, recorder, settings: Arc::new(settings), agent_calls }
+        let bmcs = DaemonBmcs::new();
+        Self { nodes, recorder, settings: Arc::new(settings), agent_calls, bmcs }
+    }
+
+    /// With the connections to BMCs that the workers use.
+    #[must_use]
+    pub(crate) fn with_bmcs(self, bmcs: DaemonBmcs) -> Self {
+        Self { bmcs, ..self }
     }
 }
 

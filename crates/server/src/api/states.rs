@@ -158,8 +158,12 @@ pub(super) async fn validate(
     let mut validation =
         Validation::of_settings(&node, &ports).with_host(api.has_means(&node).await);
     if validation.is_good() {
-        let said = bmcs::validate(&node, &api.recorder).await;
-        validation = validation.with_bmc(said.map(drop).map_err(|error| error.to_string()));
+        let allows_pxe = api.settings.allows_pxe;
+        let way = bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe).await;
+        validation = validation.with_bmc(match way {
+            Ok(way) => Ok(way.to_string()),
+            Err(error) => Err(error.to_string()),
+        });
     }
     Ok(Json(validation.show()))
 }

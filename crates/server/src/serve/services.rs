@@ -12,6 +12,7 @@ use nodes::{Backlog, NodeIndex, Nodes, Recorder};
 use super::base::DaemonBase;
 use crate::api::guard::OperatorGuard;
 use crate::api::{ApiContext, ApiSettings};
+use crate::bmcs::DaemonBmcs;
 use crate::config::Config;
 use crate::dhcp::tftp::{self, Tftp};
 use crate::dhcp::{self, BootSources, BootingStrangers, IndexView, Observers};
@@ -34,6 +35,7 @@ pub(super) struct Services {
     boot_sets: BootSets,
     strangers: BootingStrangers,
     providers: Providers,
+    pub(super) bmcs: DaemonBmcs,
 }
 
 impl Services {
@@ -77,6 +79,7 @@ impl Services {
             boot_sets,
             strangers,
             providers,
+            bmcs: DaemonBmcs::new(),
         };
         Ok((services, backlog))
     }
@@ -91,9 +94,11 @@ impl Services {
             loader: config.boot.http_loader,
             means: Some(self.means.clone()),
             strangers: self.strangers.clone(),
+            allows_pxe: config.dhcp.tftp,
             ..ApiSettings::default()
         };
         ApiContext::new(self.nodes.clone(), self.recorder.clone(), settings)
+            .with_bmcs(self.bmcs.clone())
     }
 
     /// The inputs of DHCP answers.
@@ -124,6 +129,8 @@ impl Services {
             artifacts: self.artifacts.clone(),
             urls: self.urls.clone(),
             daemon: base.daemon.clone(),
+            bmcs: self.bmcs.clone(),
+            allows_pxe: config.dhcp.tftp,
             providers: self.providers.clone(),
             policy: config.policy(),
             power_sync: config.power.sync_interval(),

@@ -7,8 +7,10 @@ use uuid::Uuid;
 
 use super::boot_target::{NoBootTarget, prepare_override};
 use super::context::{WorkerContext, attempt_of};
+use super::not_carried_out::NotCarriedOut;
 use super::power::plan::PowerPlan;
-use super::power::{BMC_PATIENCE, NotCarriedOut, PlanPause, carry_out};
+use super::power::{BMC_PATIENCE, PlanPause, carry_out};
+use super::way::WayOfBoot;
 use super::work_place::WorkPlace;
 
 /// The reason why a machine was not booted.
@@ -45,11 +47,14 @@ async fn boot(
 ) -> Result<(), NotBooted> {
     let node = &claimed.node;
     let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
-    let has_uri = attempt.boot_interface.http_boot_uri().is_some();
-    let mut plan = PowerPlan::boot(has_uri, claimed.progress);
+    let ports = claimed.ports.iter().map(|port| &**port);
+    let mut way = WayOfBoot::new(node, attempt, ports);
+    let mut plan = PowerPlan::boot(claimed.progress);
     // Preparation can fail, and the machine is then switched off. A machine that was switched on before a crash needs
     // no preparation, so the plan reads the machine's state first.
-    while carry_out(context, claimed, &mut plan, BMC_PATIENCE).await? == PlanPause::Prepare {
+    while carry_out(context, claimed, &mut plan, Some(&mut way), BMC_PATIENCE).await?
+        == PlanPause::Prepare
+    {
         // The announcement comes before the images: it fails faster. If the images fail, it is withdrawn.
         let boot = prepare_override(context, node, &claimed.ports, attempt).await?;
         place.lend(context.artifacts.prepare(node)).await.map_err(NotBooted::Images)?;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netboot::urls::Unreachable;
 use provision::boot::bootable;
 use provision::{Attempt, BootInterface, Boots, Node, Port, ProvisionState};
-use redfish::boot::{HttpBootOverride, OverrideEnabled};
+use redfish::ways::{HttpBootOverride, OverrideEnabled};
 use thiserror::Error;
 
 use super::context::WorkerContext;

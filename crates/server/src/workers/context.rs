@@ -10,6 +10,7 @@ use provision::{Attempt, Node, Policy};
 use store::DaemonIdentity;
 use uuid::Uuid;
 
+use crate::bmcs::DaemonBmcs;
 use crate::dhcp::BootingStrangers;
 use crate::providers::Providers;
 
@@ -26,6 +27,10 @@ pub struct WorkerContext {
     pub urls: Urls,
     /// The daemon's identity for claims.
     pub daemon: DaemonIdentity,
+    /// The connections to BMCs.
+    pub(crate) bmcs: DaemonBmcs,
+    /// Whether requests by PXE are answered.
+    pub allows_pxe: bool,
     /// The DHCP service.
     pub providers: Providers,
     /// The timeouts.

@@ -6,32 +6,24 @@ use std::time::Duration;
 
 use provision::Event;
 use provision::state::{PowerState, PowerTarget};
-use redfish::boot::{BmcFailure, SystemPower};
+use redfish::system::SystemPower;
+use redfish::ways::ChosenWay;
 use store::{Claimed, WorkError};
 use thiserror::Error;
 use tokio::time::{sleep, timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-use self::plan::{PlannedAction, PowerPlan, PowerPlanFailure};
+use self::plan::{PlannedAction, PowerPlan};
 use super::boot_target::{NoBootTarget, instance_attempt, prepare_override};
 use super::context::WorkerContext;
-use crate::bmcs::{BETWEEN_LOOKS, BmcClient, BmcError, await_power, look};
+use super::not_carried_out::NotCarriedOut;
+use super::way::WayOfBoot;
+use crate::bmcs::{BmcClient, BmcError, WORK_PATIENCE};
+
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
 /// Time limit of all BMC calls together: a slow BMC must not hold the node longer.
 pub(super) const BMC_PATIENCE: Duration = Duration::from_secs(900);
-
-/// The reason why a plan was not completed.
-#[derive(Debug, Error)]
-pub(super) enum NotCarriedOut {
-    #[error(transparent)]
-    Bmc(#[from] BmcError),
-    #[error(transparent)]
-    Call(#[from] BmcFailure),
-    #[error(transparent)]
-    Plan(#[from] PowerPlanFailure),
-    #[error(transparent)]
-    Work(#[from] WorkError),
-}
 
 pub(super) async fn run(
     context: &WorkerContext,
@@ -62,9 +54,12 @@ async fn set_power(
     let node = &claimed.node;
     // The machine of an instance boots from its URL, which its BMC may have lost.
     let instance = instance_attempt(node).filter(|_| target.leads_to() == PowerState::On);
-    let has_uri = instance.map(|attempt| attempt.boot_interface.http_boot_uri().is_some());
-    let mut plan = PowerPlan::power(target, has_uri, claimed.progress);
-    while carry_out(context, claimed, &mut plan, BMC_PATIENCE).await? == PlanPause::Prepare {
+    let ports = claimed.ports.iter().map(|port| &**port);
+    let mut way = instance.map(|attempt| WayOfBoot::new(node, attempt, ports));
+    let mut plan = PowerPlan::power(target, instance.is_some(), claimed.progress);
+    while carry_out(context, claimed, &mut plan, way.as_mut(), BMC_PATIENCE).await?
+        == PlanPause::Prepare
+    {
         let Some(attempt) = instance else { break };
         plan.prepared(prepare_override(context, node, &claimed.ports, attempt).await?);
     }
@@ -85,9 +80,10 @@ pub(super) async fn carry_out(
     context: &WorkerContext,
     claimed: &Claimed,
     plan: &mut PowerPlan,
+    way: Option<&mut WayOfBoot<'_>>,
     patience: Duration,
 ) -> Result<PlanPause, NotCarriedOut> {
-    let done = timeout(patience, carry_out_all(context, claimed, plan)).await;
+    let done = timeout(patience, carry_out_all(context, claimed, plan, way)).await;
     done.map_err(|_| BmcError::Slow(patience))?
 }
 
@@ -95,10 +91,12 @@ async fn carry_out_all(
     context: &WorkerContext,
     claimed: &Claimed,
     plan: &mut PowerPlan,
+    mut way: Option<&mut WayOfBoot<'_>>,
 ) -> Result<PlanPause, NotCarriedOut> {
-    let bmc = BmcClient::of(&claimed.node, &context.recorder).await?;
+    let (node, recorder) = (&claimed.node, &context.recorder);
+    let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?;
     let machine = bmc.machine().await?;
-    let mut shown = look(&machine).await?;
+    let mut shown = machine.look().await?;
     loop {
         match plan.next(&shown)? {
             PlannedAction::Note(phase) => {
@@ -107,24 +105,43 @@ async fn carry_out_all(
             PlannedAction::PowerOff => machine.power_off(&shown).await?,
             PlannedAction::ShutDown => machine.shut_down(&shown).await?,
             PlannedAction::AwaitOff { patience } => {
-                shown = await_power(&machine, SystemPower::Off, patience).await?;
+                shown = machine.await_power(SystemPower::Off, patience).await?;
             }
-            PlannedAction::SetOverride(boot) => machine.override_boot(&shown, &boot).await?,
-            PlannedAction::ReadBack => shown = look(&machine).await?,
-            PlannedAction::ClearOverride => machine.clear_override(&shown).await?,
+            PlannedAction::ChooseWay => {
+                if let Some(way) = &mut way {
+                    way.choose(context, &machine, &shown).await?;
+                }
+            }
+            PlannedAction::SetBoot(boot) => {
+                if let Some(way) = chosen(way.as_deref()) {
+                    machine.set_boot(&shown, way, &boot).await?;
+                }
+            }
+            PlannedAction::ReadBack(boot) => {
+                if let Some(way) = chosen(way.as_deref()) {
+                    let read = machine.read_back(way, &boot).await.map_err(BmcError::from)?;
+                    read.warnings.iter().for_each(|warning| warn!("{warning}"));
+                    shown = read.view;
+                }
+            }
+            PlannedAction::UndoBoot(changes) => machine.undo_boot(&shown, &changes).await?,
             PlannedAction::PowerOn => {
                 info!("switching the machine on");
                 machine.power_on(&shown).await?;
             }
             PlannedAction::AwaitOn { patience } => {
-                shown = await_power(&machine, SystemPower::On, patience).await?;
+                shown = machine.await_power(SystemPower::On, patience).await?;
             }
             PlannedAction::LookAgain => {
                 sleep(BETWEEN_LOOKS).await;
-                shown = look(&machine).await?;
+                shown = machine.look().await?;
             }
             PlannedAction::Prepare => return Ok(PlanPause::Prepare),
             PlannedAction::Done => return Ok(PlanPause::Done),
         }
     }
+}
+
+fn chosen<'w>(way: Option<&'w WayOfBoot<'_>>) -> Option<&'w ChosenWay> {
+    way.and_then(WayOfBoot::chosen)
 }

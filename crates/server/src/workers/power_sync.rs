@@ -55,7 +55,9 @@ async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> 
         return None;
     }
     let power = match verify::power(context, &node).await {
-        Ok(power) => power,
+        Ok(Some(power)) => power,
+        // Nothing is known that is newer.
+        Ok(None) => return None,
         Err(failed) => return Some((uuid, failed.to_string())),
     };
     if node.power_state == Some(power) {

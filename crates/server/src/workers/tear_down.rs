@@ -13,8 +13,10 @@ use uuid::Uuid;
 
 use self::plan::{TearDownAction, TearDownPlan};
 use super::context::WorkerContext;
+use super::not_carried_out::NotCarriedOut;
+use super::power::carry_out;
 use super::power::plan::PowerPlan;
-use super::power::{NotCarriedOut, carry_out};
+use super::way::changes_of;
 
 /// Time limit for an external DHCP service's withdrawal, which is retried later.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,7 +45,9 @@ async fn switch_off(
 ) -> Result<Event, WorkError> {
     let mut plan = TearDownPlan::new(attempt);
     loop {
-        let tried = match carry_out(context, claimed, &mut PowerPlan::tear_down(), TRY).await {
+        let changes = changes_of(context.nodes.store(), &claimed.node, attempt).await?;
+        let mut power = PowerPlan::tear_down(changes);
+        let tried = match carry_out(context, claimed, &mut power, None, TRY).await {
             Err(NotCarriedOut::Work(failed)) => return Err(failed),
             tried => tried.map(drop).map_err(|failed| failed.to_string()),
         };

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use provision::{Event, Node, PowerState};
-use redfish::boot::SystemPower;
+use redfish::system::SystemPower;
 use tokio::time::timeout;
 
 use super::context::WorkerContext;
-use crate::bmcs::{BmcClient, BmcError, look};
+use crate::bmcs::{BmcClient, BmcError, WORK_PATIENCE};
 
 /// Time limit of all BMC calls: a slow BMC must not hold the node longer.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -20,23 +20,27 @@ pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
     }
 }
 
-/// The power state at the BMC.
-pub(super) async fn power(context: &WorkerContext, node: &Node) -> Result<PowerState, BmcError> {
+/// The power state at the BMC; `None` if it shows none.
+pub(super) async fn power(
+    context: &WorkerContext,
+    node: &Node,
+) -> Result<Option<PowerState>, BmcError> {
     let seen = timeout(PATIENCE, see_power(context, node)).await;
     seen.map_err(|_| BmcError::Slow(PATIENCE)).flatten()
 }
 
-async fn see_power(context: &WorkerContext, node: &Node) -> Result<PowerState, BmcError> {
-    let bmc = BmcClient::of(node, &context.recorder).await?;
-    let machine = bmc.machine().await?;
-    Ok(power_state(look(&machine).await?.power()))
+async fn see_power(context: &WorkerContext, node: &Node) -> Result<Option<PowerState>, BmcError> {
+    let recorder = &context.recorder;
+    let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?;
+    Ok(power_state(bmc.machine().await?.look().await?.power()))
 }
 
-/// A machine whose power is not known to be off counts as on.
-fn power_state(power: SystemPower) -> PowerState {
+/// A machine on its way to another state counts as on.
+fn power_state(power: SystemPower) -> Option<PowerState> {
     match power {
-        SystemPower::Off => PowerState::Off,
-        SystemPower::On | SystemPower::Changing => PowerState::On,
+        SystemPower::Off => Some(PowerState::Off),
+        SystemPower::On | SystemPower::Changing => Some(PowerState::On),
+        SystemPower::Unknown => None,
     }
 }
 
@@ -46,8 +50,9 @@ mod tests {
 
     #[test]
     fn only_a_machine_that_is_seen_off_is_off() {
-        assert_eq!(power_state(SystemPower::Off), PowerState::Off);
-        assert_eq!(power_state(SystemPower::On), PowerState::On);
-        assert_eq!(power_state(SystemPower::Changing), PowerState::On);
+        assert_eq!(power_state(SystemPower::Off), Some(PowerState::Off));
+        assert_eq!(power_state(SystemPower::On), Some(PowerState::On));
+        assert_eq!(power_state(SystemPower::Changing), Some(PowerState::On));
+        assert_eq!(power_state(SystemPower::Unknown), None);
     }
 }

@@ -116,11 +116,12 @@ async fn answer_to_the_end(shared: Arc<Shared>, request: Request) -> Response {
 impl Inside {
     fn answer(&mut self, head: &Parts, body: &Bytes) -> (Response, bool) {
         let text = |name: HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+        let token = head.headers.get("X-Auth-Token").and_then(|value| value.to_str().ok());
         let request = EmulatorRequest {
             method: &head.method,
             path: head.uri.path(),
             authorization: text(AUTHORIZATION),
-            session_token: None,
+            session_token: token,
             if_match: text(http::header::IF_MATCH),
             body,
             fresh: "fresh",
@@ -140,7 +141,8 @@ impl Inside {
         }
         let request = describe(head, body);
         let held = self.hold.take_if(|hold| request.starts_with(hold.as_str())).is_some();
-        if head.method != Method::GET {
+        // A login changes no machine.
+        if head.method != Method::GET && !head.uri.path().contains("/SessionService/") {
             self.changes.push(request);
         }
         let mut http = match response.body {

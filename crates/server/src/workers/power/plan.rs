@@ -9,9 +9,11 @@
 
 use std::time::Duration;
 
+use hardware::BootChange;
 use provision::event::BootPhase;
 use provision::state::PowerTarget;
-use redfish::boot::{CannotHttpBoot, HttpBootOverride, NotKept, SystemPower, SystemView};
+use redfish::system::{SystemPower, SystemView};
+use redfish::ways::HttpBootOverride;
 use thiserror::Error;
 
 /// Number of checks, a second apart, until a reset from before a crash must be visible. They are counted in the
@@ -45,7 +47,10 @@ enum SwitchOff {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum PowerEnd {
     Off,
-    OffAndOverrideCleared,
+    OffAndBootUndone {
+        /// What the boot changed at the BMC beside the override.
+        changes: Vec<BootChange>,
+    },
     On {
         /// The boot target to set before the power-on, if any.
         boot: Option<PlannedBoot>,
@@ -55,10 +60,21 @@ enum PowerEnd {
 /// A boot target.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct PlannedBoot {
-    /// Whether the BMC gets the URL.
-    has_uri: bool,
+    /// Whether the way of the BMC is chosen.
+    has_way: bool,
     /// The override, once the preparation is done.
     prepared: Option<HttpBootOverride>,
+}
+
+impl PlannedBoot {
+    /// What is missing before the machine is touched.
+    fn next_preparation(&self) -> Option<PlannedAction> {
+        match (self.has_way, &self.prepared) {
+            (false, _) => Some(PlannedAction::ChooseWay),
+            (true, None) => Some(PlannedAction::Prepare),
+            (true, Some(_)) => None,
+        }
+    }
 }
 
 /// The next action for a machine.
@@ -72,14 +88,16 @@ pub(crate) enum PlannedAction {
     ShutDown,
     /// Poll until the machine is off, or this time has passed.
     AwaitOff { patience: Duration },
+    /// Choose the way in which the BMC has its machine boot. Predictable failures occur before the machine is touched.
+    ChooseWay,
     /// Prepare the boot target, and pass the override to [`PowerPlan::prepared`].
     Prepare,
-    /// Set the boot override.
-    SetOverride(HttpBootOverride),
-    /// Read the boot override back.
-    ReadBack,
-    /// Clear the boot override.
-    ClearOverride,
+    /// Set the boot, in the way that was chosen.
+    SetBoot(HttpBootOverride),
+    /// Read the boot back, and fail if the BMC does not keep it.
+    ReadBack(HttpBootOverride),
+    /// Clear the boot override, and undo these changes.
+    UndoBoot(Vec<BootChange>),
     /// Switch the machine on.
     PowerOn,
     /// Poll until the machine is on, or this time has passed.
@@ -93,12 +111,6 @@ pub(crate) enum PlannedAction {
 /// The reason why a machine does not reach its final state.
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum PowerPlanFailure {
-    /// Its BMC cannot boot it over HTTP.
-    #[error(transparent)]
-    Cannot(#[from] CannotHttpBoot),
-    /// The override that was read back differs.
-    #[error(transparent)]
-    NotKept(#[from] NotKept),
     /// The power state does not change.
     #[error(
         "the BMC took the reset, but {} s later the machine is still not {wanted}",
@@ -111,18 +123,21 @@ pub(crate) enum PowerPlanFailure {
     /// The operating system does not shut down.
     #[error("the system did not end itself within {} s", SHUT_DOWN.as_secs())]
     SystemRuns,
+    /// The BMC shows no power state.
+    #[error("the BMC does not show the power state of the machine (no PowerState in the system)")]
+    PowerUnknown,
 }
 
 impl PowerPlan {
-    /// A boot from power off; `has_uri` tells whether the override has a URI.
-    pub(crate) fn boot(has_uri: bool, phase: BootPhase) -> Self {
-        let boot = Some(PlannedBoot { has_uri, prepared: None });
+    /// A boot from power off.
+    pub(crate) fn boot(phase: BootPhase) -> Self {
+        let boot = Some(PlannedBoot { has_way: false, prepared: None });
         Self::new(Some(SwitchOff::AtOnce), PowerEnd::On { boot }, phase)
     }
 
-    /// An operator's request. If `has_uri` is set, an override is set before the power-on, with a URI or without.
-    pub(crate) fn power(target: PowerTarget, has_uri: Option<bool>, phase: BootPhase) -> Self {
-        let boot = has_uri.map(|has_uri| PlannedBoot { has_uri, prepared: None });
+    /// An operator's request. If `sets_boot`, a boot is set before the power-on.
+    pub(crate) fn power(target: PowerTarget, sets_boot: bool, phase: BootPhase) -> Self {
+        let boot = sets_boot.then_some(PlannedBoot { has_way: false, prepared: None });
         let (off, end) = match target {
             PowerTarget::On => (None, PowerEnd::On { boot }),
             PowerTarget::Off => (Some(SwitchOff::AtOnce), PowerEnd::Off),
@@ -134,8 +149,8 @@ impl PowerPlan {
     }
 
     /// The end of an attempt. No phase is recorded: it can be repeated at any time, and needs no database.
-    pub(crate) fn tear_down() -> Self {
-        let end = PowerEnd::OffAndOverrideCleared;
+    pub(crate) fn tear_down(changes: Vec<BootChange>) -> Self {
+        let end = PowerEnd::OffAndBootUndone { changes };
         Self::new(Some(SwitchOff::AtOnce), end, BootPhase::Untouched)
     }
 
@@ -155,6 +170,11 @@ impl PowerPlan {
     /// # Errors
     /// [`PowerPlanFailure`]: no action is left.
     pub(crate) fn next(&mut self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
+        if let (Some(PlannedAction::ChooseWay), PowerEnd::On { boot: Some(boot) }) =
+            (&self.last, &mut self.end)
+        {
+            boot.has_way = true;
+        }
         let next = self.after_last(shown)?;
         if let PlannedAction::Note(phase) = next {
             self.phase = phase;
@@ -168,10 +188,13 @@ impl PowerPlan {
             return Ok(PlannedAction::Done);
         }
         match &self.last {
-            None | Some(PlannedAction::LookAgain | PlannedAction::Prepare) => self.begin(shown),
+            None
+            | Some(PlannedAction::LookAgain | PlannedAction::ChooseWay | PlannedAction::Prepare) => {
+                Ok(self.begin(shown))
+            }
             Some(PlannedAction::Note(phase)) => match phase {
                 BootPhase::Untouched | BootPhase::PoweringOff | BootPhase::Overriding => {
-                    self.begin(shown)
+                    Ok(self.begin(shown))
                 }
                 BootPhase::PoweringOn => Ok(PlannedAction::PowerOn),
                 BootPhase::SeenOff(_) => Ok(PlannedAction::LookAgain),
@@ -181,11 +204,11 @@ impl PowerPlan {
             }
             Some(PlannedAction::ShutDown) => Ok(PlannedAction::AwaitOff { patience: SHUT_DOWN }),
             Some(PlannedAction::AwaitOff { .. }) => self.awaited_off(shown),
-            Some(PlannedAction::SetOverride(_)) => Ok(PlannedAction::ReadBack),
-            Some(PlannedAction::ReadBack) => self.read_back(shown),
+            Some(PlannedAction::SetBoot(boot)) => Ok(PlannedAction::ReadBack(boot.clone())),
+            Some(PlannedAction::ReadBack(_)) => Ok(PlannedAction::Note(BootPhase::PoweringOn)),
             Some(PlannedAction::PowerOn) => Ok(PlannedAction::AwaitOn { patience: POWER_FOLLOWS }),
             Some(PlannedAction::AwaitOn { .. }) => self.awaited_on(shown),
-            Some(PlannedAction::ClearOverride | PlannedAction::Done) => Ok(PlannedAction::Done),
+            Some(PlannedAction::UndoBoot(_) | PlannedAction::Done) => Ok(PlannedAction::Done),
         }
     }
 
@@ -196,29 +219,27 @@ impl PowerPlan {
 
     fn ends_on(&self) -> bool {
         match self.end {
-            PowerEnd::Off | PowerEnd::OffAndOverrideCleared => false,
+            PowerEnd::Off | PowerEnd::OffAndBootUndone { .. } => false,
             PowerEnd::On { .. } => true,
         }
     }
 
     /// The first action, from the phase and the power state alone.
-    fn begin(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
+    fn begin(&self, shown: &SystemView) -> PlannedAction {
         if self.may_have_switched_on() {
-            return Ok(self.await_reset(shown));
+            return self.await_reset(shown);
         }
         if self.off.is_none() && shown.power() == SystemPower::On {
-            return Ok(PlannedAction::Done);
+            return PlannedAction::Done;
         }
-        // Predictable failures occur before the machine is touched.
-        if let PowerEnd::On { boot: Some(boot) } = &self.end {
-            shown.validate(boot.has_uri)?;
-            if boot.prepared.is_none() {
-                return Ok(PlannedAction::Prepare);
-            }
+        if let PowerEnd::On { boot: Some(boot) } = &self.end
+            && let Some(action) = boot.next_preparation()
+        {
+            return action;
         }
         match self.off {
-            Some(off) if shown.power() != SystemPower::Off => Ok(self.switch_off(off)),
-            Some(_) | None => Ok(self.when_off(shown)),
+            Some(off) if shown.power() != SystemPower::Off => self.switch_off(off),
+            Some(_) | None => self.when_off(shown),
         }
     }
 
@@ -237,7 +258,7 @@ impl PowerPlan {
         match shown.power() {
             SystemPower::Off => self.when_off(shown),
             // Some BMCs show no power state during the machine's self-test.
-            SystemPower::On | SystemPower::Changing => {
+            SystemPower::On | SystemPower::Changing | SystemPower::Unknown => {
                 PlannedAction::AwaitOn { patience: POWER_FOLLOWS }
             }
         }
@@ -258,6 +279,7 @@ impl PowerPlan {
     fn awaited_off(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
         match (shown.power(), self.off) {
             (SystemPower::Off, _) => Ok(self.when_off(shown)),
+            (SystemPower::Unknown, _) => Err(PowerPlanFailure::PowerUnknown),
             (SystemPower::On | SystemPower::Changing, Some(SwitchOff::BySystem)) => {
                 Err(PowerPlanFailure::SystemRuns)
             }
@@ -269,29 +291,21 @@ impl PowerPlan {
 
     fn when_off(&self, shown: &SystemView) -> PlannedAction {
         match &self.end {
-            PowerEnd::OffAndOverrideCleared if shown.is_overridden() => {
-                PlannedAction::ClearOverride
+            PowerEnd::OffAndBootUndone { changes } if shown.needs_undoing(changes) => {
+                PlannedAction::UndoBoot(changes.clone())
             }
-            PowerEnd::Off | PowerEnd::OffAndOverrideCleared => PlannedAction::Done,
+            PowerEnd::Off | PowerEnd::OffAndBootUndone { .. } => PlannedAction::Done,
             PowerEnd::On { boot: None } => PlannedAction::Note(BootPhase::PoweringOn),
-            PowerEnd::On { boot: Some(PlannedBoot { prepared: None, .. }) } => {
-                PlannedAction::Prepare
-            }
-            // If a reset may have been sent, that record must stay until the next one.
-            PowerEnd::On { boot: Some(_) } if self.phase < BootPhase::Overriding => {
-                PlannedAction::Note(BootPhase::Overriding)
-            }
-            PowerEnd::On { boot: Some(PlannedBoot { prepared: Some(boot), .. }) } => {
-                PlannedAction::SetOverride(boot.clone())
-            }
+            PowerEnd::On { boot: Some(boot) } => match (boot.next_preparation(), &boot.prepared) {
+                (Some(action), _) => action,
+                // If a reset may have been sent, that record must stay until the next one.
+                _ if self.phase < BootPhase::Overriding => {
+                    PlannedAction::Note(BootPhase::Overriding)
+                }
+                (None, Some(prepared)) => PlannedAction::SetBoot(prepared.clone()),
+                (None, None) => PlannedAction::Prepare,
+            },
         }
-    }
-
-    fn read_back(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
-        if let PowerEnd::On { boot: Some(PlannedBoot { prepared: Some(boot), .. }) } = &self.end {
-            shown.has_override(boot)?;
-        }
-        Ok(PlannedAction::Note(BootPhase::PoweringOn))
     }
 
     fn awaited_on(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
@@ -299,6 +313,7 @@ impl PowerPlan {
             // The reset was recorded before the crash, but not sent.
             (BootPhase::SeenOff(_), SystemPower::Off) => Ok(self.when_off(shown)),
             (_, SystemPower::On) => Ok(PlannedAction::Done),
+            (_, SystemPower::Unknown) => Err(PowerPlanFailure::PowerUnknown),
             (_, SystemPower::Off | SystemPower::Changing) => {
                 Err(PowerPlanFailure::PowerStays { wanted: "on" })
             }
@@ -311,8 +326,8 @@ mod tests {
     use std::fmt::Write as _;
 
     use proptest::prelude::*;
-    use redfish::boot::OverrideEnabled;
-    use redfish::system::ComputerSystem;
+    use redfish::resource::RedfishResource;
+    use redfish::ways::OverrideEnabled;
     use serde_json::json;
 
     use super::*;
@@ -344,7 +359,8 @@ mod tests {
         let power = match power {
             SystemPower::On => json!("On"),
             SystemPower::Off => json!("Off"),
-            SystemPower::Changing => json!(null),
+            SystemPower::Changing => json!("PoweringOff"),
+            SystemPower::Unknown => json!(null),
         };
         let enabled = boot.map_or("Disabled", |boot| match boot.enabled {
             OverrideEnabled::Once => "Once",
@@ -361,7 +377,11 @@ mod tests {
             },
             "Actions": { "#ComputerSystem.Reset": { "target": "/reset" } },
         });
-        SystemView::from(serde_json::from_value::<ComputerSystem>(system).unwrap())
+        SystemView::from(RedfishResource {
+            path: "/redfish/v1/Systems/1".to_owned(),
+            etag: None,
+            body: system,
+        })
     }
 
     fn words(next: &Result<PlannedAction, PowerPlanFailure>) -> String {
@@ -373,25 +393,35 @@ mod tests {
                 format!("await off {} s", patience.as_secs())
             }
             Ok(PlannedAction::Prepare) => "prepare".to_owned(),
-            Ok(PlannedAction::SetOverride(boot)) => format!("override {:?}", boot.enabled),
-            Ok(PlannedAction::ReadBack) => "read back".to_owned(),
-            Ok(PlannedAction::ClearOverride) => "clear override".to_owned(),
+            Ok(PlannedAction::SetBoot(boot)) => format!("override {:?}", boot.enabled),
+            Ok(PlannedAction::ChooseWay) => "choose the way".to_owned(),
+            Ok(PlannedAction::ReadBack(_)) => "read back".to_owned(),
+            Ok(PlannedAction::UndoBoot(_)) => "undo the boot".to_owned(),
             Ok(PlannedAction::PowerOn) => "power on".to_owned(),
             Ok(PlannedAction::AwaitOn { patience }) => format!("await on {} s", patience.as_secs()),
             Ok(PlannedAction::LookAgain) => "look again".to_owned(),
             Ok(PlannedAction::Done) => "done".to_owned(),
-            Err(PowerPlanFailure::Cannot(_)) => "fail: cannot boot".to_owned(),
-            Err(PowerPlanFailure::NotKept(_)) => "fail: not kept".to_owned(),
+            Err(PowerPlanFailure::PowerUnknown) => "fail: unknown".to_owned(),
             Err(PowerPlanFailure::PowerStays { wanted }) => format!("fail: not {wanted}"),
             Err(PowerPlanFailure::SystemRuns) => "fail: system runs".to_owned(),
         }
     }
 
+    impl PowerPlan {
+        /// The plan after the choice of the way.
+        fn with_way(mut self) -> Self {
+            if let PowerEnd::On { boot: Some(boot) } = &mut self.end {
+                boot.has_way = true;
+            }
+            self
+        }
+    }
+
     /// A prepared boot.
     fn prepared_boot(phase: BootPhase) -> PowerPlan {
-        let mut plan = PowerPlan::boot(true, phase);
+        let mut plan = PowerPlan::boot(phase);
         plan.prepared(url());
-        plan
+        plan.with_way()
     }
 
     fn header() -> String {
@@ -409,28 +439,28 @@ mod tests {
     fn whoever_takes_over_goes_by_the_phase_and_the_power() {
         let mut table = header();
         for phase in PHASES {
-            row(&mut table, &format!("boot: {phase:?}"), &PowerPlan::boot(true, phase), None);
+            row(&mut table, &format!("boot: {phase:?}"), &PowerPlan::boot(phase), None);
         }
         for phase in PHASES {
             row(&mut table, &format!("prepared: {phase:?}"), &prepared_boot(phase), None);
         }
         for target in TARGETS {
             for phase in PHASES {
-                let plan = PowerPlan::power(target, None, phase);
+                let plan = PowerPlan::power(target, false, phase);
                 row(&mut table, &format!("{}: {phase:?}", target.name()), &plan, None);
             }
         }
-        row(&mut table, "tear down", &PowerPlan::tear_down(), None);
-        row(&mut table, "tear down, override set", &PowerPlan::tear_down(), Some(&url()));
+        row(&mut table, "tear down", &PowerPlan::tear_down(Vec::new()), None);
+        row(&mut table, "tear down, override set", &PowerPlan::tear_down(Vec::new()), Some(&url()));
 
         insta::assert_snapshot!(table, @r"
                                      On                   Off                  Changing
-        boot: Untouched              prepare              prepare              prepare
-        boot: PoweringOff            prepare              prepare              prepare
-        boot: Overriding             prepare              prepare              prepare
+        boot: Untouched              choose the way       choose the way       choose the way
+        boot: PoweringOff            choose the way       choose the way       choose the way
+        boot: Overriding             choose the way       choose the way       choose the way
         boot: PoweringOn             done                 note SeenOff(1)      note SeenOff(1)
         boot: SeenOff(9)             done                 note SeenOff(10)     note SeenOff(10)
-        boot: SeenOff(10)            done                 prepare              await on 90 s
+        boot: SeenOff(10)            done                 choose the way       await on 90 s
         prepared: Untouched          note PoweringOff     note Overriding      note PoweringOff
         prepared: PoweringOff        power off            note Overriding      power off
         prepared: Overriding         note PoweringOff     override Once        note PoweringOff
@@ -468,7 +498,7 @@ mod tests {
         soft rebooting: SeenOff(9)   done                 note SeenOff(10)     note SeenOff(10)
         soft rebooting: SeenOff(10)  done                 note PoweringOn      await on 90 s
         tear down                    power off            done                 power off
-        tear down, override set      power off            clear override       power off
+        tear down, override set      power off            undo the boot        power off
         ");
     }
 
@@ -483,7 +513,7 @@ mod tests {
         let patience = POWER_FOLLOWS;
         let await_off = PlannedAction::AwaitOff { patience };
         let await_on = PlannedAction::AwaitOn { patience };
-        let override_url = PlannedAction::SetOverride(url());
+        let override_url = PlannedAction::SetBoot(url());
         let off = BootPhase::PoweringOff;
         after("note PoweringOff", boot(off), PlannedAction::Note(off), None);
         after("power off", boot(off), PlannedAction::PowerOff, None);
@@ -491,8 +521,7 @@ mod tests {
         let set = BootPhase::Overriding;
         after("note Overriding", boot(set), PlannedAction::Note(set), None);
         after("override", boot(set), override_url.clone(), None);
-        after("read back", boot(set), PlannedAction::ReadBack, Some(&url()));
-        after("read back, forgotten", boot(set), PlannedAction::ReadBack, None);
+        after("read back", boot(set), PlannedAction::ReadBack(url()), Some(&url()));
         let on = BootPhase::PoweringOn;
         after("note PoweringOn", boot(on), PlannedAction::Note(on), None);
         after("power on", boot(on), PlannedAction::PowerOn, None);
@@ -501,20 +530,20 @@ mod tests {
         after("resumed: note SeenOff", boot(seen), PlannedAction::Note(seen), None);
         after("resumed: look again", boot(seen), PlannedAction::LookAgain, None);
         after("resumed: await on", boot(seen), await_on.clone(), None);
-        let unprepared = |phase| PowerPlan::boot(true, phase);
+        let unprepared = |phase| PowerPlan::boot(phase);
         after("unprepared: look again", unprepared(seen), PlannedAction::LookAgain, None);
         after("unprepared: await on", unprepared(seen), await_on, None);
         after("resumed: prepare", boot(seen), PlannedAction::Prepare, None);
         after("prepare", boot(BootPhase::Untouched), PlannedAction::Prepare, None);
         after("resumed: override", boot(seen), override_url, None);
-        after("resumed: read back", boot(seen), PlannedAction::ReadBack, Some(&url()));
-        let soft = PowerPlan::power(PowerTarget::SoftOff, None, BootPhase::Untouched);
+        after("resumed: read back", boot(seen), PlannedAction::ReadBack(url()), Some(&url()));
+        let soft = PowerPlan::power(PowerTarget::SoftOff, false, BootPhase::Untouched);
         after("soft: shut down", soft.clone(), PlannedAction::ShutDown, None);
         after("soft: await off", soft, await_off.clone(), None);
-        let tear_down = PowerPlan::tear_down();
+        let tear_down = PowerPlan::tear_down(Vec::new());
         after("tear down: power off", tear_down.clone(), PlannedAction::PowerOff, None);
         after("tear down: await off", tear_down.clone(), await_off, Some(&url()));
-        after("tear down: clear override", tear_down, PlannedAction::ClearOverride, None);
+        after("tear down: undo the boot", tear_down, PlannedAction::UndoBoot(Vec::new()), None);
 
         insta::assert_snapshot!(table, @r"
                                      On                   Off                  Changing
@@ -524,15 +553,14 @@ mod tests {
         note Overriding              note PoweringOff     override Once        note PoweringOff
         override                     read back            read back            read back
         read back                    note PoweringOn      note PoweringOn      note PoweringOn
-        read back, forgotten         fail: not kept       fail: not kept       fail: not kept
         note PoweringOn              done                 power on             power on
         power on                     done                 await on 90 s        await on 90 s
         await on                     done                 fail: not on         fail: not on
         resumed: note SeenOff        done                 look again           look again
         resumed: look again          done                 override Once        await on 90 s
         resumed: await on            done                 override Once        fail: not on
-        unprepared: look again       done                 prepare              await on 90 s
-        unprepared: await on         done                 prepare              fail: not on
+        unprepared: look again       done                 choose the way       await on 90 s
+        unprepared: await on         done                 choose the way       fail: not on
         resumed: prepare             done                 override Once        await on 90 s
         prepare                      note PoweringOff     note Overriding      note PoweringOff
         resumed: override            done                 read back            read back
@@ -540,30 +568,25 @@ mod tests {
         soft: shut down              await off 600 s      await off 600 s      await off 600 s
         soft: await off              fail: system runs    done                 fail: system runs
         tear down: power off         await off 90 s       await off 90 s       await off 90 s
-        tear down: await off         fail: not off        clear override       fail: not off
-        tear down: clear override    done                 done                 done
+        tear down: await off         fail: not off        undo the boot        fail: not off
+        tear down: undo the boot     done                 done                 done
         ");
     }
 
     #[test]
-    fn a_boot_is_refused_before_the_machine_is_touched() {
-        let bios = json!({
-            "@odata.id": "/redfish/v1/Systems/1",
-            "PowerState": "On",
-            "Boot": { "BootSourceOverrideMode": "Legacy" },
-        });
-        let shown = SystemView::from(serde_json::from_value::<ComputerSystem>(bios).unwrap());
-        let mut plan = PowerPlan::boot(true, BootPhase::Untouched);
+    fn the_way_is_chosen_before_the_machine_is_touched() {
+        let mut plan = PowerPlan::boot(BootPhase::Untouched);
 
-        assert_eq!(plan.next(&shown), Err(CannotHttpBoot::BiosMode.into()));
+        assert_eq!(plan.next(&shown(SystemPower::On, None)), Ok(PlannedAction::ChooseWay));
     }
 
     #[test]
     fn an_override_for_a_power_on_is_set_as_it_is_asked_for() {
         let boot = HttpBootOverride { enabled: OverrideEnabled::Continuous, ..url() };
         for target in [PowerTarget::On, PowerTarget::Reboot, PowerTarget::SoftReboot] {
-            let mut plan = PowerPlan::power(target, Some(true), BootPhase::Untouched);
+            let mut plan = PowerPlan::power(target, true, BootPhase::Untouched);
             plan.prepared(boot.clone());
+            let plan = plan.with_way();
 
             let (course, end) = PowerModel::new(false).live(plan, &mut std::iter::empty());
 
@@ -590,8 +613,7 @@ mod tests {
             ..PowerModel::new(false)
         };
 
-        let (course, end) =
-            machine.live(PowerPlan::boot(true, machine.phase), &mut std::iter::empty());
+        let (course, end) = machine.live(PowerPlan::boot(machine.phase), &mut std::iter::empty());
 
         assert_eq!(end, PlanEnd::Done);
         assert!(!course.contains(&PlannedAction::PowerOff), "{course:?}");
@@ -607,7 +629,7 @@ mod tests {
             };
 
             let (course, end) =
-                machine.live(PowerPlan::boot(true, machine.phase), &mut std::iter::empty());
+                machine.live(PowerPlan::boot(machine.phase), &mut std::iter::empty());
 
             assert_eq!(end, PlanEnd::Done);
             assert!(!course.contains(&PlannedAction::Prepare), "{course:?}");
@@ -626,6 +648,7 @@ mod tests {
     enum PlanEnd {
         Done,
         Failed(PowerPlanFailure),
+        NotKept,
         Died,
     }
 
@@ -670,7 +693,7 @@ mod tests {
                 None => None,
             };
             let power = match self.reset {
-                Some(_) if self.hides_power => SystemPower::Changing,
+                Some(_) if self.hides_power => SystemPower::Unknown,
                 Some(_) | None if self.on => SystemPower::On,
                 Some(_) | None => SystemPower::Off,
             };
@@ -695,9 +718,9 @@ mod tests {
                     self.reset = Some((SystemPower::Off, self.slow));
                 }
                 PlannedAction::PowerOn => self.reset = Some((SystemPower::On, self.slow)),
-                PlannedAction::SetOverride(_) if self.forgets_override => {}
-                PlannedAction::SetOverride(boot) => self.boot = Some(boot.clone()),
-                PlannedAction::ClearOverride => self.boot = None,
+                PlannedAction::SetBoot(_) if self.forgets_override => {}
+                PlannedAction::SetBoot(boot) => self.boot = Some(boot.clone()),
+                PlannedAction::UndoBoot(_) => self.boot = None,
                 PlannedAction::AwaitOff { patience } => {
                     return self.await_power(SystemPower::Off, *patience);
                 }
@@ -705,7 +728,10 @@ mod tests {
                     return self.await_power(SystemPower::On, *patience);
                 }
                 // It takes time; then the machine's state is read again.
-                PlannedAction::Prepare | PlannedAction::ReadBack | PlannedAction::LookAgain => {
+                PlannedAction::ChooseWay
+                | PlannedAction::Prepare
+                | PlannedAction::ReadBack(_)
+                | PlannedAction::LookAgain => {
                     return self.look();
                 }
                 PlannedAction::Done => {}
@@ -733,6 +759,10 @@ mod tests {
                     return (done, PlanEnd::Died);
                 }
                 shown = self.carry_out(&action, shown);
+                if matches!(&action, PlannedAction::ReadBack(wanted) if self.boot.as_ref() != Some(wanted))
+                {
+                    return (done, PlanEnd::NotKept);
+                }
                 if action == PlannedAction::Prepare {
                     plan.prepared(url());
                 }
@@ -756,13 +786,13 @@ mod tests {
                     assert!(!self.may_be_switched_on, "it was switched on for this work");
                     assert_eq!(self.phase, BootPhase::PoweringOff);
                 }
-                PlannedAction::SetOverride(_) => assert!(self.phase >= BootPhase::Overriding),
+                PlannedAction::SetBoot(_) => assert!(self.phase >= BootPhase::Overriding),
                 PlannedAction::PowerOn => {
                     assert_eq!(self.phase, BootPhase::PoweringOn);
                     assert_ne!(shown.power(), SystemPower::On);
                     if let PowerEnd::On { boot: Some(boot) } = &plan.end {
                         let boot = boot.prepared.as_ref().expect("it was made ready");
-                        assert_eq!(shown.has_override(boot), Ok(()));
+                        assert_eq!(self.boot.as_ref(), Some(boot));
                     }
                     let comes_on = self.reset.is_some_and(|(power, _)| power == SystemPower::On);
                     assert!(!comes_on || self.slow > RESET_SHOWS, "one reset is enough");
@@ -777,8 +807,9 @@ mod tests {
                 PlannedAction::PowerOff
                 | PlannedAction::ShutDown
                 | PlannedAction::AwaitOff { .. }
-                | PlannedAction::ReadBack
-                | PlannedAction::ClearOverride
+                | PlannedAction::ChooseWay
+                | PlannedAction::ReadBack(_)
+                | PlannedAction::UndoBoot(_)
                 | PlannedAction::AwaitOn { .. }
                 | PlannedAction::LookAgain
                 | PlannedAction::Done => {}
@@ -790,26 +821,25 @@ mod tests {
     #[derive(Clone, Debug)]
     enum PowerWork {
         Boot,
-        Power(PowerTarget, Option<bool>),
+        Power(PowerTarget, bool),
         TearDown,
     }
 
     impl PowerWork {
         fn plan(&self, phase: BootPhase) -> PowerPlan {
             match self {
-                Self::Boot => PowerPlan::boot(true, phase),
-                Self::Power(target, has_uri) => PowerPlan::power(*target, *has_uri, phase),
-                Self::TearDown => PowerPlan::tear_down(),
+                Self::Boot => PowerPlan::boot(phase),
+                Self::Power(target, sets_boot) => PowerPlan::power(*target, *sets_boot, phase),
+                Self::TearDown => PowerPlan::tear_down(Vec::new()),
             }
         }
     }
 
     fn power_work() -> impl Strategy<Value = PowerWork> {
-        let has_uri = prop_oneof![Just(None), Just(Some(true))];
-        let power = (prop::sample::select(&TARGETS[..]), has_uri);
+        let power = (prop::sample::select(&TARGETS[..]), any::<bool>());
         prop_oneof![
             3 => Just(PowerWork::Boot),
-            3 => power.prop_map(|(target, has_uri)| PowerWork::Power(target, has_uri)),
+            3 => power.prop_map(|(target, sets_boot)| PowerWork::Power(target, sets_boot)),
             1 => Just(PowerWork::TearDown),
         ]
     }
@@ -875,8 +905,10 @@ mod tests {
                     let is_overridden = machine.boot.is_some();
                     prop_assert!(!(matches!(work, PowerWork::TearDown) && is_overridden));
                 }
-                PlanEnd::Failed(PowerPlanFailure::NotKept(_)) => {
-                    prop_assert!(machine.forgets_override);
+                PlanEnd::NotKept => prop_assert!(machine.forgets_override),
+                PlanEnd::Failed(PowerPlanFailure::PowerUnknown) => {
+                    prop_assert!(machine.hides_power);
+                    prop_assert!(u64::from(machine.slow) > POWER_FOLLOWS.as_secs());
                 }
                 PlanEnd::Failed(PowerPlanFailure::PowerStays { .. }) => {
                     prop_assert!(u64::from(machine.slow) > POWER_FOLLOWS.as_secs());

@@ -1,0 +1,180 @@
+//! The reasons in a BMC's error body, in each shape that BMCs are known to send.
+
+use serde_json::Value;
+
+use crate::lenient_json::sanitized_json;
+
+/// Length limit of a message for operators, in characters.
+const MOST: usize = 500;
+
+/// The messages and their identifiers in an error's body (DSP0266 §8.6), or the body itself if it is something else.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RefusalReasons {
+    /// In words, of at most 500 characters.
+    pub(crate) words: String,
+    /// `MessageId` of each.
+    pub(crate) ids: Vec<String>,
+}
+
+/// The messages of a Redfish error body, in words. A web page is named as such. At most 500 characters.
+#[must_use]
+pub fn words_of(body: &[u8]) -> String {
+    RefusalReasons::of(body).words
+}
+
+impl RefusalReasons {
+    pub(crate) fn of(body: &[u8]) -> Self {
+        let Some(json) = sanitized_json(body) else {
+            let words = text_of(body).chars().take(MOST).collect();
+            return Self { words, ids: Vec::new() };
+        };
+        let mut reasons = Self::default();
+        let mut words = Vec::new();
+        collect(&json, 0, &mut words, &mut reasons.ids);
+        words.dedup();
+        if words.is_empty() {
+            let whole = json.to_string();
+            if !matches!(whole.as_str(), "null" | "{}" | "[]" | "\"\"") {
+                words.push(whole);
+            }
+        }
+        reasons.words = words.join("; ").chars().take(MOST).collect();
+        reasons
+    }
+}
+
+/// A body that is not JSON.
+fn text_of(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
+    let start = text.get(..text.len().min(200)).unwrap_or(text).to_ascii_lowercase();
+    if !start.contains("<html") && !start.contains("<!doctype html") {
+        return text.to_owned();
+    }
+    match title(text) {
+        Some(title) => format!("a web page, {title:?}, instead of JSON"),
+        None => "a web page instead of JSON".to_owned(),
+    }
+}
+
+fn title(page: &str) -> Option<String> {
+    let (_, rest) = page.split_once("<title>")?;
+    let (title, _) = rest.split_once("</title>")?;
+    let title = title.trim();
+    (!title.is_empty()).then(|| title.chars().take(100).collect())
+}
+
+/// `error` with `@Message.ExtendedInfo` as a list or one object, `Property@Message.ExtendedInfo`, messages without
+/// text, and `error.message` as an object with `value` (OData 3).
+fn collect(value: &Value, depth: usize, words: &mut Vec<String>, ids: &mut Vec<String>) {
+    /// Error bodies are flat; a deeper one is no error body.
+    const DEEPEST: usize = 4;
+    let Value::Object(object) = value else { return };
+    if depth > DEEPEST {
+        return;
+    }
+    let before = words.len();
+    for (name, inner) in object {
+        if !name.ends_with("@Message.ExtendedInfo") {
+            continue;
+        }
+        match inner.as_array() {
+            Some(messages) => {
+                messages.iter().for_each(|message| message_of(message, words, ids));
+            }
+            None => message_of(inner, words, ids),
+        }
+    }
+    if words.len() == before
+        && let Some(error) = object.get("error")
+    {
+        collect(error, depth + 1, words, ids);
+    }
+    if words.len() == before {
+        let message = object.get("message").or_else(|| object.get("Message"));
+        let text =
+            message.and_then(|message| message.as_str().or_else(|| message["value"].as_str()));
+        words.extend(text.filter(|text| !text.is_empty()).map(str::to_owned));
+        let code = object.get("code").or_else(|| object.get("MessageId"));
+        ids.extend(code.and_then(Value::as_str).map(str::to_owned));
+    }
+}
+
+fn message_of(message: &Value, words: &mut Vec<String>, ids: &mut Vec<String>) {
+    if let Some(text) = message.as_str() {
+        words.push(text.to_owned());
+        return;
+    }
+    let id = message["MessageId"].as_str().or_else(|| message["MessageID"].as_str());
+    ids.extend(id.map(str::to_owned));
+    if let Some(text) = message["Message"].as_str().filter(|text| !text.is_empty()) {
+        words.push(text.to_owned());
+        return;
+    }
+    let Some(id) = id else { return };
+    let args: Vec<_> = message["MessageArgs"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|arg| arg.as_str().map_or_else(|| arg.to_string(), str::to_owned))
+        .collect();
+    words.push(if args.is_empty() { id.to_owned() } else { format!("{id} ({})", args.join(", ")) });
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn words(body: &Value) -> String {
+        words_of(body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_reason_is_found_in_every_shape_that_bmcs_send() {
+        let extended = |info: Value| json!({"error": {"code": "Base.1.0.GeneralError", "message": "See", "@Message.ExtendedInfo": info}});
+        let full =
+            json!({"MessageId": "Base.1.8.PropertyNotWritable", "Message": "It is read-only."});
+        let bare = json!({"MessageId": "iLO.2.14.UnsupportedOperation", "MessageArgs": ["Boot"]});
+
+        assert_eq!(
+            words(&extended(json!([full, bare]))),
+            "It is read-only.; iLO.2.14.UnsupportedOperation (Boot)"
+        );
+        assert_eq!(words(&extended(full.clone())), "It is read-only.");
+        assert_eq!(words(&json!({"Boot@Message.ExtendedInfo": [full]})), "It is read-only.");
+        assert_eq!(words(&json!({"error": {"message": {"lang": "en", "value": "No"}}})), "No");
+        assert_eq!(words(&json!({"error": {"message": "No"}})), "No");
+        assert_eq!(words(&json!({"cause": "busy"})), r#"{"cause":"busy"}"#);
+        assert_eq!(words(&json!({})), "");
+    }
+
+    #[test]
+    fn the_identifiers_of_messages_are_kept() {
+        let body = json!({"error": {"@Message.ExtendedInfo": [{"MessageId": "IDRAC.2.8.SYS011"}]}});
+
+        assert_eq!(RefusalReasons::of(body.to_string().as_bytes()).ids, ["IDRAC.2.8.SYS011"]);
+    }
+
+    #[test]
+    fn a_web_page_is_named_as_such() {
+        let page = b"<!DOCTYPE html><html><head><title>Login</title></head>";
+
+        assert_eq!(words_of(page), "a web page, \"Login\", instead of JSON");
+    }
+
+    #[test]
+    fn a_long_text_is_cut_short() {
+        assert_eq!(words_of("x".repeat(9_000).as_bytes()).len(), 500);
+    }
+
+    proptest! {
+        #[test]
+        fn no_error_body_makes_it_panic(body in prop::collection::vec(any::<u8>(), 0..200), text in ".*") {
+            let _ = words_of(&body);
+            let _ = words_of(text.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,436 @@
+//! Requests with the manners that BMCs need: repeated while the BMC is busy, restarts or tests itself; redirects on
+//! the same host followed; ETags that the BMC itself refuses given up; tasks awaited.
+
+use std::time::Duration;
+
+use hardware::{HttpMethod, RedfishPurpose};
+use http::StatusCode;
+use serde_json::Value;
+
+use crate::channel::{BmcChannel, ChannelFailure, RedfishAnswer, RedfishRequest};
+use crate::failure::BmcFailure;
+use crate::lenient_json::sanitized_json;
+use crate::messages::RefusalReasons;
+use crate::quirks;
+use crate::resource::{RedfishResource, link_in};
+
+/// Number of tries of a request without an answer.
+const TRIES: u32 = 3;
+/// Number of redirects that are followed: a path may get a slash, then https.
+const REDIRECTS: u32 = 3;
+/// The longest wait between two tries, whatever the BMC asks for.
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The longest wait between two readings of a task.
+const LONGEST_TASK_WAIT: Duration = Duration::from_secs(10);
+
+/// A BMC's Redfish service.
+#[derive(Debug)]
+pub struct RedfishService<'c, C> {
+    channel: &'c C,
+    /// The time for all waits of one request.
+    patience: Duration,
+}
+
+impl<C> Clone for RedfishService<'_, C> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<C> Copy for RedfishService<'_, C> {}
+
+/// A change that the BMC has accepted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AcceptedChange {
+    /// The path of the task, job or new resource.
+    pub location: Option<String>,
+}
+
+/// Whether a change that the BMC does later is awaited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TaskEnd {
+    /// Until its task is over.
+    Awaited,
+    /// Not at all: it waits for a reset.
+    AtReset,
+}
+
+/// The `If-Match` of a PATCH. BMCs with weak ETags answer 412 when one comes back, which compares strongly (RFC 9110
+/// §13.1.1); some change the ETag at every GET; some refuse `*`; some require a fresh one. The new value does not
+/// depend on the old one, so each is tried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IfMatch {
+    /// The ETag of the last reading.
+    Known,
+    /// `*`.
+    Any,
+    /// The ETag of a new reading.
+    Fresh,
+    /// None.
+    Absent,
+}
+
+/// The waits of one request so far.
+struct WaitBudget {
+    left: Duration,
+    next: Duration,
+}
+
+impl WaitBudget {
+    /// The next wait: what the BMC asks for, else twice the one before. `None` if the time is over.
+    fn next(&mut self, asked: Option<Duration>, at_least: Duration) -> Option<Duration> {
+        let own = self.next.max(at_least);
+        let wait = asked.map_or(own, |asked| asked.max(Duration::from_secs(1))).min(LONGEST_WAIT);
+        self.next = (own * 2).min(LONGEST_WAIT);
+        let wait = wait.min(self.left);
+        self.left -= wait;
+        (!wait.is_zero()).then_some(wait)
+    }
+}
+
+impl<'c, C: BmcChannel> RedfishService<'c, C> {
+    /// The service behind `channel`. All waits for one request are at most `patience`.
+    #[must_use]
+    pub fn new(channel: &'c C, patience: Duration) -> Self {
+        Self { channel, patience }
+    }
+
+    /// Waits, whatever the reason.
+    pub(crate) async fn pause(&self, how_long: Duration) {
+        self.channel.pause(how_long).await;
+    }
+
+    /// Reads a resource.
+    ///
+    /// # Errors
+    /// [`BmcFailure`]
+    pub async fn get(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+    ) -> Result<RedfishResource, BmcFailure> {
+        let request = request(purpose, HttpMethod::Get, path, None);
+        let mut tries = 1;
+        loop {
+            let (path, answer) = self.answer(&request).await?;
+            match RedfishResource::of(&path, &answer) {
+                Ok(resource) => return Ok(resource),
+                // A BMC that restarts shows a web page for a while.
+                Err(_) if tries < TRIES => {
+                    tries += 1;
+                    self.pause(Duration::from_secs(2)).await;
+                }
+                Err(message) => {
+                    return Err(BmcFailure::NoAnswer { purpose, message, may_be_done: false });
+                }
+            }
+        }
+    }
+
+    /// Reads a resource that may be missing.
+    ///
+    /// # Errors
+    /// [`BmcFailure`] other than 404.
+    pub(crate) async fn find(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+    ) -> Result<Option<RedfishResource>, BmcFailure> {
+        match self.get(purpose, path).await {
+            Ok(resource) => Ok(Some(resource)),
+            Err(BmcFailure::Refused { status, .. }) if is_missing(status) => Ok(None),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// Changes a resource, with the ETag of its last reading.
+    ///
+    /// # Errors
+    /// [`BmcFailure`]
+    pub(crate) async fn patch(
+        &self,
+        purpose: RedfishPurpose,
+        resource: &RedfishResource,
+        body: Value,
+        end: TaskEnd,
+    ) -> Result<AcceptedChange, BmcFailure> {
+        let path = resource.path.as_str();
+        let mut request = request(purpose, HttpMethod::Patch, path, Some(body));
+        let mut if_match = match &resource.etag {
+            Some(etag) => {
+                request.if_match = Some(etag.clone());
+                IfMatch::Known
+            }
+            None => IfMatch::Absent,
+        };
+        let mut tried = vec![if_match];
+        loop {
+            let failure = match self.answer(&request).await {
+                Ok((_, answer)) => return self.accepted(purpose, answer, end).await,
+                Err(failure) => failure,
+            };
+            let next = next_if_match(if_match, &failure).filter(|next| !tried.contains(next));
+            let Some(next) = next else { return Err(failure) };
+            tried.push(next);
+            if_match = next;
+            request.if_match = match next {
+                IfMatch::Known | IfMatch::Absent => None,
+                IfMatch::Any => Some("*".to_owned()),
+                IfMatch::Fresh => match self.get(purpose, path).await?.etag {
+                    Some(etag) => Some(etag),
+                    None => Some("*".to_owned()),
+                },
+            };
+        }
+    }
+
+    /// Carries out an action. It is not repeated if its answer is lost.
+    ///
+    /// # Errors
+    /// [`BmcFailure`]
+    pub(crate) async fn post(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+        body: Value,
+    ) -> Result<AcceptedChange, BmcFailure> {
+        let request = request(purpose, HttpMethod::Post, path, Some(body));
+        let (_, answer) = self.answer(&request).await?;
+        self.accepted(purpose, answer, TaskEnd::Awaited).await
+    }
+
+    /// Deletes a resource.
+    ///
+    /// # Errors
+    /// [`BmcFailure`]
+    pub(crate) async fn delete(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+    ) -> Result<(), BmcFailure> {
+        self.answer(&request(purpose, HttpMethod::Delete, path, None)).await.map(drop)
+    }
+
+    /// The successful answer to a request, and the path that gave it.
+    async fn answer(
+        &self,
+        request: &RedfishRequest,
+    ) -> Result<(String, RedfishAnswer), BmcFailure> {
+        let purpose = request.purpose;
+        let mut request = request.clone();
+        let mut budget = WaitBudget { left: self.patience, next: Duration::from_secs(1) };
+        let (mut silent, mut redirects) = (0, 0);
+        loop {
+            let answer = match self.channel.exchange(&request).await {
+                Ok(answer) => answer,
+                Err(failure) => {
+                    silent += 1;
+                    let may_be_done = matches!(failure, ChannelFailure::BrokeOff(_));
+                    let again = is_repeatable(&request, &failure) && silent < TRIES;
+                    let wait = if again { budget.next(None, Duration::ZERO) } else { None };
+                    let Some(wait) = wait else {
+                        let message = failure.to_string();
+                        return Err(BmcFailure::NoAnswer { purpose, message, may_be_done });
+                    };
+                    self.pause(wait).await;
+                    continue;
+                }
+            };
+            if answer.status.is_success() {
+                return Ok((request.path, answer));
+            }
+            if answer.status.is_redirection() {
+                redirects += 1;
+                request.path = self.redirected(&request, &answer, redirects)?;
+                continue;
+            }
+            let refused = refused(purpose, &answer);
+            let at_least = quirks::wait_of_a_busy_bmc(&refused);
+            let wait = at_least.and_then(|at_least| budget.next(answer.retry_after, at_least));
+            let Some(wait) = wait else { return Err(refused) };
+            // An internal error may pass, but seldom does.
+            if answer.status == StatusCode::INTERNAL_SERVER_ERROR {
+                silent += 1;
+                if silent >= TRIES || request.method == HttpMethod::Post {
+                    return Err(refused);
+                }
+            }
+            self.pause(wait).await;
+        }
+    }
+
+    /// The path that the BMC redirects to: some answer a path without its last slash with the path with it. Elsewhere,
+    /// the password does not go.
+    fn redirected(
+        &self,
+        request: &RedfishRequest,
+        answer: &RedfishAnswer,
+        redirects: u32,
+    ) -> Result<String, BmcFailure> {
+        let address = self.channel.address();
+        let location = answer.location.as_deref().unwrap_or_default();
+        let target = address.join(&request.path).and_then(|from| from.join(location));
+        let same_host = target.as_ref().is_ok_and(|target| target.origin() == address.origin());
+        match target {
+            Ok(target) if same_host && !location.is_empty() && redirects <= REDIRECTS => {
+                Ok(target.path().to_owned())
+            }
+            Ok(_) | Err(_) => {
+                let shown: String = location.chars().take(200).collect();
+                Err(BmcFailure::Refused {
+                    purpose: request.purpose,
+                    status: answer.status,
+                    message: format!(
+                        "it redirects to {shown:?}: if that is the BMC, set redfish_address to it"
+                    ),
+                    ids: Vec::new(),
+                })
+            }
+        }
+    }
+
+    /// After a success: 202 may name a task, which is awaited. Without one, the change counts as done.
+    async fn accepted(
+        &self,
+        purpose: RedfishPurpose,
+        answer: RedfishAnswer,
+        end: TaskEnd,
+    ) -> Result<AcceptedChange, BmcFailure> {
+        let body = sanitized_json(&answer.body);
+        let in_body = || body.as_ref().and_then(link_in).map(str::to_owned);
+        let location = answer.location.as_deref().and_then(|location| self.path_here(location));
+        let is_task = answer.status == StatusCode::ACCEPTED;
+        let location = location.or_else(|| if is_task { in_body() } else { None });
+        if let (true, TaskEnd::Awaited, Some(task)) = (is_task, end, &location) {
+            self.await_task(purpose, task, answer.retry_after).await?;
+        }
+        Ok(AcceptedChange { location })
+    }
+
+    fn path_here(&self, location: &str) -> Option<String> {
+        let address = self.channel.address();
+        let target = address.join(location).ok()?;
+        (target.origin() == address.origin()).then(|| target.path().to_owned())
+    }
+
+    /// Reads a task (`Task`, DSP0266 §14), or its monitor, until it is over.
+    ///
+    /// # Errors
+    /// [`BmcFailure::TaskFailed`], or the failure of a reading.
+    pub(crate) async fn await_task(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+        first: Option<Duration>,
+    ) -> Result<(), BmcFailure> {
+        let request = request(RedfishPurpose::AwaitTask, HttpMethod::Get, path, None);
+        let mut budget = WaitBudget { left: self.patience, next: Duration::from_secs(1) };
+        let mut asked = first;
+        loop {
+            let wait = budget.next(asked, Duration::ZERO).map(|wait| wait.min(LONGEST_TASK_WAIT));
+            let Some(wait) = wait else {
+                let (state, message) = ("Running".to_owned(), "it takes too long".to_owned());
+                return Err(BmcFailure::TaskFailed { purpose, state, message });
+            };
+            self.pause(wait).await;
+            let answer = match self.answer(&request).await {
+                Ok((_, answer)) => answer,
+                // A monitor ends with its task.
+                Err(BmcFailure::Refused { status, .. }) if is_missing(status) => return Ok(()),
+                // The final answer of a monitor is that of the request.
+                Err(BmcFailure::Refused { status, message, ids, .. }) => {
+                    return Err(BmcFailure::Refused { purpose, status, message, ids });
+                }
+                Err(failure) => return Err(failure),
+            };
+            asked = answer.retry_after;
+            match task_state(&answer) {
+                TaskProgress::Over => return Ok(()),
+                TaskProgress::Running => {}
+                TaskProgress::Failed { state, message } => {
+                    return Err(BmcFailure::TaskFailed { purpose, state, message });
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum TaskProgress {
+    Running,
+    Over,
+    Failed { state: String, message: String },
+}
+
+/// `TaskState` of a task, or `JobState` of a job; a task's monitor answers 202 until its task is over.
+fn task_state(answer: &RedfishAnswer) -> TaskProgress {
+    let body = sanitized_json(&answer.body).unwrap_or_default();
+    let state = body["TaskState"].as_str().or_else(|| body["JobState"].as_str());
+    match state {
+        Some("Completed") => match body["TaskStatus"].as_str() {
+            Some("Critical") => failed_task("Critical", &body),
+            Some(_) | None => TaskProgress::Over,
+        },
+        Some(
+            state @ ("Exception"
+            | "Killed"
+            | "Cancelled"
+            | "Interrupted"
+            | "Failed"
+            | "CompletedWithErrors"
+            | "Invalid"),
+        ) => failed_task(state, &body),
+        Some(_) => TaskProgress::Running,
+        None if answer.status == StatusCode::ACCEPTED => TaskProgress::Running,
+        None => TaskProgress::Over,
+    }
+}
+
+fn failed_task(state: &str, body: &Value) -> TaskProgress {
+    let messages = body["Messages"].as_array().into_iter().flatten();
+    let words: Vec<_> = messages.filter_map(|message| message["Message"].as_str()).collect();
+    TaskProgress::Failed {
+        state: state.to_owned(),
+        message: words.join("; ").chars().take(500).collect(),
+    }
+}
+
+fn request(
+    purpose: RedfishPurpose,
+    method: HttpMethod,
+    path: &str,
+    body: Option<Value>,
+) -> RedfishRequest {
+    RedfishRequest { purpose, method, path: path.to_owned(), if_match: None, body }
+}
+
+fn refused(purpose: RedfishPurpose, answer: &RedfishAnswer) -> BmcFailure {
+    let RefusalReasons { words: message, ids } = RefusalReasons::of(&answer.body);
+    BmcFailure::Refused { purpose, status: answer.status, message, ids }
+}
+
+fn is_missing(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
+}
+
+/// A POST whose answer is lost may have been carried out. All other requests do the same when repeated.
+fn is_repeatable(request: &RedfishRequest, failure: &ChannelFailure) -> bool {
+    match failure {
+        ChannelFailure::NotConnected(_) => true,
+        ChannelFailure::BrokeOff(_) => request.method != HttpMethod::Post,
+        ChannelFailure::Unusable(_) => false,
+    }
+}
+
+fn next_if_match(tried: IfMatch, failure: &BmcFailure) -> Option<IfMatch> {
+    let BmcFailure::Refused { status, .. } = failure else { return None };
+    let by_etag =
+        matches!(*status, StatusCode::PRECONDITION_FAILED | StatusCode::PRECONDITION_REQUIRED);
+    match tried {
+        IfMatch::Known if by_etag => Some(IfMatch::Any),
+        IfMatch::Any if by_etag || *status == StatusCode::BAD_REQUEST => Some(IfMatch::Fresh),
+        IfMatch::Fresh if by_etag => Some(IfMatch::Absent),
+        IfMatch::Absent if by_etag => Some(IfMatch::Fresh),
+        IfMatch::Known | IfMatch::Any | IfMatch::Fresh | IfMatch::Absent => None,
+    }
+}

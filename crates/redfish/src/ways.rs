@@ -1,0 +1,22 @@
+//! The ways in which a BMC has its machine boot over HTTP: which one its platform has, and the conversation of each.
+
+mod bios;
+mod boot_option;
+mod choose;
+mod chosen;
+mod errors;
+mod over;
+mod read_back;
+mod reader;
+mod set;
+mod undo;
+mod virtual_media;
+mod wanted;
+
+pub use self::chosen::ChosenWay;
+pub use self::errors::{BootNotSet, CannotHttpBoot, NotKept};
+pub use self::read_back::BootReadBack;
+pub use self::wanted::{BootNeed, HttpBootOverride, MediaUse, OverrideEnabled};
+
+#[cfg(test)]
+mod tests;

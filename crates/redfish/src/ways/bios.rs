@@ -1,0 +1,263 @@
+//! BIOS attributes: boot mode, HTTP support, and the vendors' attributes for a boot URL.
+
+use hardware::{Mac, RedfishPurpose};
+use serde_json::{Map, Value};
+
+use super::reader::BootReader;
+use crate::channel::BmcChannel;
+use crate::failure::BmcFailure;
+use crate::resource::{RedfishResource, strings};
+
+/// Number limit of network interfaces that are read.
+const MOST_INTERFACES: usize = 64;
+
+/// Dell's first HTTP device: the attributes `HttpDev1…` (libredfish#75, iDRAC-Redfish-Scripting#306).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DellHttpDevice {
+    /// The path of the BIOS settings resource.
+    pub(super) settings: String,
+    /// `HttpDev1Interface` for the node's card; `None` if it stays as it is.
+    pub(super) interface: Option<String>,
+    /// Whether `HttpDev1EnDis` is `Enabled`.
+    pub(super) is_enabled: bool,
+    /// The value of `HttpDev1TlsMode` that permits plain HTTP.
+    pub(super) tls_off: String,
+    /// The attributes that the BIOS shows, of those that are set.
+    pub(super) shown: Map<String, Value>,
+}
+
+/// The reason for having no HTTP device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoDellDevice {
+    /// The BIOS shows no `HttpDev1Uri`.
+    Missing,
+    /// The BIOS registry says that it cannot be written.
+    ReadOnly,
+}
+
+/// HPE's persistent boot order, for firmware that refuses the override.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct HpeBootOrder {
+    /// The path of its settings resource.
+    pub(super) resource: String,
+    /// `PersistentBootConfigOrder`.
+    pub(super) before: Vec<String>,
+}
+
+/// A BIOS attribute that says that the machine boots in BIOS mode: Dell's and HPE's `BootMode`, Lenovo's
+/// `BootModes_SystemBootMode`, Supermicro's `BootModeSelect_…`. Secure Boot's mode is another matter.
+pub(super) fn bios_mode(attributes: &Map<String, Value>) -> Option<(String, String)> {
+    attributes.iter().find_map(|(name, value)| {
+        let (lower, value) = (name.to_ascii_lowercase(), value.as_str()?);
+        let mode = value.to_ascii_lowercase();
+        let is_mode = lower.contains("bootmode") && !lower.contains("secure");
+        let is_bios = mode.starts_with("bios") || mode.starts_with("legacy");
+        (is_mode && is_bios).then(|| (name.clone(), value.to_owned()))
+    })
+}
+
+/// Advice about the attributes that let the firmware boot over HTTP: Supermicro's `IPv4HTTPSupport_…`, Lenovo's
+/// `NetworkStackSettings_IPv4HTTPSupport`, AMI's `Ipv4Http`, Cisco's `IPV4HTTP`, Dell's `HttpDev1EnDis`, and the network stack itself.
+pub(super) fn http_support(attributes: &Map<String, Value>) -> Vec<String> {
+    disabled_for_http(attributes)
+        .into_iter()
+        .map(|(name, value)| {
+            format!(
+                "the BIOS attribute {name} is {value}: the firmware boots over HTTP only after it is Enabled and the \
+                 machine was reset"
+            )
+        })
+        .collect()
+}
+
+/// The attributes that prevent HTTP boot over IPv4, with their values.
+fn disabled_for_http(attributes: &Map<String, Value>) -> Vec<(String, String)> {
+    let of_http = |name: &str| {
+        if name == "HttpDev1EnDis" {
+            return true;
+        }
+        let name = name.to_ascii_lowercase();
+        let name = name.rsplit("settings_").next().unwrap_or(&name);
+        ["ipv4http", "networkstack"].iter().any(|start| name.starts_with(start))
+    };
+    let disabled = attributes.iter().filter_map(|(name, value)| {
+        let value = value.as_str()?;
+        (of_http(name) && value.eq_ignore_ascii_case("disabled"))
+            .then(|| (name.clone(), value.to_owned()))
+    });
+    disabled.collect()
+}
+
+/// The path of the resource that takes new BIOS attributes.
+pub(super) fn settings_of(bios: &RedfishResource) -> String {
+    let own = || format!("{}/Settings", bios.path.trim_end_matches('/'));
+    bios.settings().map_or_else(own, str::to_owned)
+}
+
+impl<C: BmcChannel> BootReader<'_, '_, C> {
+    /// Dell's HTTP device, if the BIOS has one.
+    pub(super) async fn dell_http_device(
+        &mut self,
+        macs: &[Mac],
+    ) -> Result<Result<DellHttpDevice, NoDellDevice>, BmcFailure> {
+        const URI: &str = "HttpDev1Uri";
+        let Some(bios) = self.bios().await?.cloned() else { return Ok(Err(NoDellDevice::Missing)) };
+        let Some(attributes) = bios.body["Attributes"].as_object() else {
+            return Ok(Err(NoDellDevice::Missing));
+        };
+        if !attributes.contains_key(URI) {
+            return Ok(Err(NoDellDevice::Missing));
+        }
+        let is_enabled =
+            attributes.get("HttpDev1EnDis").and_then(Value::as_str) != Some("Disabled");
+        let registry = self.bios_registry(&bios).await?;
+        let entry = |name: &str| registry.iter().find(|entry| entry["AttributeName"] == name);
+        // A child of a disabled device is read-only until it is enabled (IDRAC.*.SYS410).
+        if is_enabled && entry(URI).is_some_and(|entry| entry["ReadOnly"] == true) {
+            return Ok(Err(NoDellDevice::ReadOnly));
+        }
+        let values = |name: &str| -> Vec<String> {
+            let values = entry(name).and_then(|entry| entry["Value"].as_array());
+            let names = values.into_iter().flatten().filter_map(|it| it["ValueName"].as_str());
+            names.map(str::to_owned).collect()
+        };
+        let tls_off =
+            values("HttpDev1TlsMode").into_iter().find(|it| it == "None" || it == "Disabled");
+        let current = attributes.get("HttpDev1Interface").and_then(Value::as_str);
+        let allowed = values("HttpDev1Interface");
+        let interface = self.dell_interface(macs, &allowed, current).await?;
+        let shown = attributes.iter().filter(|(name, _)| name.starts_with("HttpDev1"));
+        Ok(Ok(DellHttpDevice {
+            settings: settings_of(&bios),
+            interface,
+            is_enabled,
+            tls_off: tls_off.unwrap_or_else(|| "None".to_owned()),
+            shown: shown.map(|(name, value)| (name.clone(), value.clone())).collect(),
+        }))
+    }
+
+    /// The entries of the BIOS attribute registry; empty if it cannot be read.
+    async fn bios_registry(&self, bios: &RedfishResource) -> Result<Vec<Value>, BmcFailure> {
+        let path = format!("{}/BiosRegistry", bios.path.trim_end_matches('/'));
+        let registry = match self.service.get(RedfishPurpose::ReadBios, &path).await {
+            Ok(registry) => registry,
+            Err(BmcFailure::Refused { .. }) => return Ok(Vec::new()),
+            Err(failure) => return Err(failure),
+        };
+        let entries = registry.body["RegistryEntries"]["Attributes"].as_array();
+        Ok(entries.cloned().unwrap_or_default())
+    }
+
+    /// The name of the node's card (FQDD), such as `NIC.Slot.5-1-1`: the `Id` of the interface with its address.
+    async fn dell_interface(
+        &self,
+        macs: &[Mac],
+        allowed: &[String],
+        current: Option<&str>,
+    ) -> Result<Option<String>, BmcFailure> {
+        let Some(path) = self.system.link("EthernetInterfaces") else { return Ok(None) };
+        let all = self.service.find(RedfishPurpose::ReadInterfaces, path).await?;
+        let members = all.map(|all| all.members()).unwrap_or_default();
+        for member in members.iter().take(MOST_INTERFACES) {
+            let found = self.service.find(RedfishPurpose::ReadInterfaces, member).await?;
+            let Some(found) = found else { continue };
+            let address = |name: &str| found.body[name].as_str()?.parse::<Mac>().ok();
+            let addresses = [address("MACAddress"), address("PermanentMACAddress")];
+            if !addresses.iter().flatten().any(|address| macs.contains(address)) {
+                continue;
+            }
+            let Some(id) = found.body["Id"].as_str() else { continue };
+            return Ok(named_interface(id, allowed, current));
+        }
+        Ok(None)
+    }
+
+    /// HPE's persistent boot order, if the BIOS has one.
+    pub(super) async fn hpe_boot_order(&mut self) -> Result<Option<HpeBootOrder>, BmcFailure> {
+        let Some(bios) = self.bios().await? else { return Ok(None) };
+        let path = format!("{}/oem/hpe/boot/settings/", bios.path.trim_end_matches('/'));
+        let found = match self.service.find(RedfishPurpose::ReadBios, &path).await {
+            Ok(found) => found,
+            Err(BmcFailure::Refused { .. }) => None,
+            Err(failure) => return Err(failure),
+        };
+        Ok(found.and_then(|found| {
+            let before = strings(&found.body["PersistentBootConfigOrder"])?;
+            let before = before.into_iter().map(str::to_owned).collect();
+            Some(HpeBootOrder { resource: found.path.clone(), before })
+        }))
+    }
+}
+
+/// `HttpDev1Interface` names a port, the interfaces have partitions as well: `NIC.Slot.5-1-1` is on `NIC.Slot.5-1`.
+fn named_interface(id: &str, allowed: &[String], current: Option<&str>) -> Option<String> {
+    let port = id.rsplit_once('-').map_or(id, |(port, _)| port);
+    let fits = |name: &str| name == id || name == port;
+    if allowed.is_empty() {
+        // The form of the present value is the form of all.
+        let dashes = |name: &str| name.matches('-').count();
+        let current = current?;
+        return [id, port]
+            .into_iter()
+            .find(|name| dashes(name) == dashes(current))
+            .map(str::to_owned);
+    }
+    allowed.iter().find(|name| fits(name)).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn attributes(json: Value) -> Map<String, Value> {
+        json.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn bios_mode_is_what_an_attribute_of_the_bios_says() {
+        for name in ["BootMode", "BootModes_SystemBootMode", "BootModeSelect_00B5"] {
+            assert!(bios_mode(&attributes(json!({name: "LegacyBios"}))).is_some(), "{name}");
+        }
+        assert!(bios_mode(&attributes(json!({"BootMode": "Bios"}))).is_some());
+        assert!(
+            bios_mode(&attributes(json!({"BootMode": "Uefi", "SecureBootMode": "Legacy"})))
+                .is_none()
+        );
+        assert!(bios_mode(&attributes(json!({"BootMode": 1}))).is_none());
+    }
+
+    #[test]
+    fn attributes_that_prevent_http_boot_are_found_under_each_vendors_name() {
+        for name in [
+            "IPv4HTTPSupport_00F5",
+            "NetworkStackSettings_IPv4HTTPSupport",
+            "Ipv4Http",
+            "IPV4HTTP",
+            "NetworkStack_00F3",
+        ] {
+            assert_eq!(http_support(&attributes(json!({name: "Disabled"}))).len(), 1, "{name}");
+            assert_eq!(http_support(&attributes(json!({name: "Enabled"}))).len(), 0, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_card_is_named_as_the_attribute_names_it() {
+        let allowed = ["NIC.Integrated.1-1".to_owned(), "NIC.Slot.5-1".to_owned()];
+
+        assert_eq!(
+            named_interface("NIC.Slot.5-1-1", &allowed, None).as_deref(),
+            Some("NIC.Slot.5-1")
+        );
+        assert_eq!(named_interface("NIC.Slot.7-1-1", &allowed, None), None);
+        assert_eq!(
+            named_interface("NIC.Slot.7-1-1", &[], Some("NIC.Slot.5-1")).as_deref(),
+            Some("NIC.Slot.7-1")
+        );
+        assert_eq!(
+            named_interface("NIC.Slot.7-1-1", &[], Some("NIC.Slot.5-1-1")).as_deref(),
+            Some("NIC.Slot.7-1-1")
+        );
+    }
+}

@@ -1,0 +1,80 @@
+//! The boot override, at the resource that takes it: the system, or its settings resource.
+
+use serde_json::{Map, Value, json};
+
+use super::wanted::OverrideEnabled;
+use crate::platform::BmcPlatform;
+use crate::quirks;
+use crate::resource::RedfishResource;
+use crate::system::BootObject;
+
+/// The resource that takes a boot override.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct OverridePlace {
+    /// Its path.
+    pub(super) path: String,
+    /// Whether it is the settings resource of the system, which the system follows at the reset.
+    pub(super) is_settings: bool,
+    /// Whether `BootSourceOverrideMode` is sent: some refuse what they do not show.
+    sends_mode: bool,
+    knows_once: bool,
+    knows_continuous: bool,
+}
+
+impl OverridePlace {
+    /// The place of the override: the settings resource if it shows a target, else the system (sushy's rule since
+    /// 5.14). `None` if neither does.
+    pub(super) fn of(
+        platform: BmcPlatform,
+        system: &RedfishResource,
+        settings: Option<&RedfishResource>,
+    ) -> Option<Self> {
+        const TARGET: &str = "BootSourceOverrideTarget";
+        let shows = |resource: &&RedfishResource| {
+            let boot = BootObject::of(resource);
+            boot.shows(TARGET) || boot.allowed(TARGET).is_some()
+        };
+        let in_settings = settings.filter(shows);
+        let resource = in_settings.or_else(|| Some(system).filter(shows))?;
+        let boot = BootObject::of(resource);
+        let listed = boot.allowed("BootSourceOverrideEnabled");
+        let listed = listed.or_else(|| BootObject::of(system).allowed("BootSourceOverrideEnabled"));
+        let knows = |name| listed.as_ref().is_none_or(|listed| listed.contains(&name));
+        const MODE: &str = "BootSourceOverrideMode";
+        let shows_mode = boot.shows(MODE) || boot.allowed(MODE).is_some();
+        Some(Self {
+            path: resource.path.clone(),
+            is_settings: in_settings.is_some(),
+            sends_mode: shows_mode && !quirks::refuses_mode(platform),
+            knows_once: knows("Once"),
+            knows_continuous: knows("Continuous"),
+        })
+    }
+
+    /// The value for `BootSourceOverrideEnabled` that the BMC knows.
+    pub(super) fn enabled(&self, wanted: OverrideEnabled) -> OverrideEnabled {
+        match wanted {
+            OverrideEnabled::Continuous if !self.knows_continuous => OverrideEnabled::Once,
+            OverrideEnabled::Once if !self.knows_once && self.knows_continuous => {
+                OverrideEnabled::Continuous
+            }
+            OverrideEnabled::Once | OverrideEnabled::Continuous => wanted,
+        }
+    }
+
+    /// The properties that set an override.
+    pub(super) fn properties(&self, wanted: OverrideEnabled, target: &str) -> Map<String, Value> {
+        let mut boot = Map::new();
+        boot.insert("BootSourceOverrideEnabled".into(), json!(self.enabled(wanted).name()));
+        if self.sends_mode {
+            boot.insert("BootSourceOverrideMode".into(), json!("UEFI"));
+        }
+        boot.insert("BootSourceOverrideTarget".into(), json!(target));
+        boot
+    }
+}
+
+/// The body of a PATCH with these boot properties.
+pub(super) fn boot_body(boot: Map<String, Value>) -> Value {
+    json!({ "Boot": boot })
+}

@@ -1,0 +1,173 @@
+//! The check that a BMC shows the boot that it took, where it shows it.
+
+use super::chosen::{ChosenWay, WayPlan};
+use super::errors::{BootNotSet, NotKept};
+use super::over::OverridePlace;
+use super::wanted::HttpBootOverride;
+use crate::channel::BmcChannel;
+use crate::machine::RedfishSystem;
+use crate::resource::RedfishResource;
+use crate::system::{BootObject, SystemView};
+
+/// What a read-back found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BootReadBack {
+    /// The state of the system.
+    pub view: SystemView,
+    /// What differs without harm, in sentences.
+    pub warnings: Vec<String>,
+}
+
+impl<C: BmcChannel> RedfishSystem<'_, C> {
+    /// Reads the system again, and checks that the boot is shown, where this platform shows it.
+    ///
+    /// # Errors
+    /// [`NotKept`], or the failure of a request.
+    pub async fn read_back(
+        &self,
+        way: &ChosenWay,
+        wanted: &HttpBootOverride,
+    ) -> Result<BootReadBack, BootNotSet> {
+        let view = self.look().await?;
+        let mut warnings = Vec::new();
+        match &way.plan {
+            WayPlan::HttpBootUri { place, uri_at } => {
+                let at = self.resource(&view, &place.path).await?;
+                has_target(&at, place, "UefiHttp", &mut warnings)?;
+                let holder = self.resource(&view, uri_at).await?;
+                has_uri(&holder, *uri_at != view.0.path, wanted, &mut warnings)?;
+            }
+            WayPlan::UefiHttp { place, .. } => {
+                has_target(
+                    &self.resource(&view, &place.path).await?,
+                    place,
+                    "UefiHttp",
+                    &mut warnings,
+                )?;
+            }
+            WayPlan::Pxe { place } => {
+                has_target(&self.resource(&view, &place.path).await?, place, "Pxe", &mut warnings)?;
+            }
+            WayPlan::VirtualMedia { place, drive } => {
+                has_target(&self.resource(&view, &place.path).await?, place, "Cd", &mut warnings)?;
+                let shown = self.service().shown_media(drive).await?;
+                let wanted = wanted.uri.as_deref().unwrap_or_default();
+                // Some BMCs show the name of the file alone.
+                let file = wanted.rsplit('/').next().unwrap_or_default();
+                if !shown.as_deref().is_some_and(|shown| shown.ends_with(file)) {
+                    kept("Image", wanted, shown.as_deref())?;
+                }
+            }
+            WayPlan::BootOption { place, .. } => {
+                let at = self.resource(&view, &place.path).await?;
+                is_enabled(&at, place, &mut warnings)?;
+            }
+            WayPlan::BootOrder { resource, order, .. } => {
+                let at = self.resource(&view, resource).await?;
+                let shown = BootObject::of(&at).list("BootOrder").unwrap_or_default();
+                kept("BootOrder", &order.join(", "), Some(&shown.join(", ")))?;
+            }
+            WayPlan::DellHttpDevice { device, .. } => {
+                let at = self.bios_settings(&device.settings).await?;
+                has_attribute(&at, "HttpDev1Uri", wanted)?;
+            }
+            WayPlan::HpeUrlBootFile { settings, .. } => {
+                let at = self.bios_settings(settings).await?;
+                has_attribute(&at, "UrlBootFile", wanted)?;
+            }
+        }
+        Ok(BootReadBack { view, warnings })
+    }
+}
+
+fn kept(property: &'static str, wanted: &str, shown: Option<&str>) -> Result<(), NotKept> {
+    if shown == Some(wanted) {
+        return Ok(());
+    }
+    let shown = shown.filter(|shown| !shown.is_empty()).unwrap_or("nothing").to_owned();
+    Err(NotKept { property, wanted: wanted.to_owned(), shown })
+}
+
+/// Whether an override is in force. A settings resource may be empty until the reset applies it.
+fn is_enabled(
+    at: &RedfishResource,
+    place: &OverridePlace,
+    warnings: &mut Vec<String>,
+) -> Result<bool, NotKept> {
+    let enabled = BootObject::of(at).text("BootSourceOverrideEnabled");
+    match enabled {
+        // A BMC may support only one of the two values and keep that one. The next boot is the same, and Continuous
+        // is cleared afterwards.
+        Some("Once" | "Continuous") => Ok(true),
+        Some(other) if ["once", "continuous"].contains(&other.to_ascii_lowercase().as_str()) => {
+            warnings.push(format!("the BMC shows BootSourceOverrideEnabled as {other}"));
+            Ok(true)
+        }
+        None | Some("Disabled" | "") if place.is_settings => {
+            warnings.push(format!(
+                "{} does not show the boot override yet: the fetch of the image will confirm it",
+                place.path
+            ));
+            Ok(false)
+        }
+        other => kept("BootSourceOverrideEnabled", "Once", other).map(|()| true),
+    }
+}
+
+/// Another spelling of the target is no other target: sushy-tools shows `Cd` and `Pxe`, Supermicro `UefiBootNext`.
+fn has_target(
+    at: &RedfishResource,
+    place: &OverridePlace,
+    wanted: &str,
+    warnings: &mut Vec<String>,
+) -> Result<(), NotKept> {
+    if !is_enabled(at, place, warnings)? {
+        return Ok(());
+    }
+    let shown = BootObject::of(at).text("BootSourceOverrideTarget");
+    match shown {
+        Some(shown) if shown == wanted => Ok(()),
+        Some(other)
+            if matches!(other, "Cd" | "Pxe" | "UefiBootNext" | "UefiTarget" | "UefiHttp")
+                || other.eq_ignore_ascii_case(wanted) =>
+        {
+            warnings.push(format!(
+                "the BMC took BootSourceOverrideTarget {wanted} and shows it as {other}"
+            ));
+            Ok(())
+        }
+        other => kept("BootSourceOverrideTarget", wanted, other),
+    }
+}
+
+fn has_uri(
+    at: &RedfishResource,
+    is_settings: bool,
+    wanted: &HttpBootOverride,
+    warnings: &mut Vec<String>,
+) -> Result<(), NotKept> {
+    let wanted = wanted.uri.as_deref().unwrap_or_default();
+    match BootObject::of(at).text("HttpBootUri") {
+        None | Some("") if is_settings => {
+            warnings.push(format!(
+                "{} does not show HttpBootUri yet: the fetch of the image will confirm it",
+                at.path
+            ));
+            Ok(())
+        }
+        shown => kept("HttpBootUri", wanted, shown),
+    }
+}
+
+/// Whether the pending BIOS settings have the URL. Some show only what a job has not taken yet.
+fn has_attribute(
+    at: &RedfishResource,
+    name: &'static str,
+    wanted: &HttpBootOverride,
+) -> Result<(), NotKept> {
+    let wanted = wanted.uri.as_deref().unwrap_or_default();
+    match at.body["Attributes"][name].as_str() {
+        None => Ok(()),
+        shown => kept(name, wanted, shown),
+    }
+}

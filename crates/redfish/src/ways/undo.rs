@@ -1,0 +1,150 @@
+//! The end of a boot: the override cleared, and everything else as it was before.
+
+use hardware::{BootChange, RedfishPurpose};
+use serde_json::{Map, Value, json};
+
+use super::over::boot_body;
+use crate::channel::BmcChannel;
+use crate::failure::BmcFailure;
+use crate::machine::RedfishSystem;
+use crate::platform::BmcPlatform;
+use crate::quirks;
+use crate::resource::{RedfishResource, strings};
+use crate::service::TaskEnd;
+use crate::system::{BootObject, SystemView};
+
+impl SystemView {
+    /// Whether a boot may have left something at the BMC.
+    #[must_use]
+    pub fn needs_undoing(&self, changes: &[BootChange]) -> bool {
+        self.is_overridden() || self.0.settings().is_some() || !changes.is_empty()
+    }
+}
+
+impl<C: BmcChannel> RedfishSystem<'_, C> {
+    /// Clears the override, so that no later boot uses an expired URL, and undoes `changes`. It can be repeated.
+    ///
+    /// # Errors
+    /// The first failure; everything was tried.
+    pub async fn undo_boot(
+        &self,
+        view: &SystemView,
+        changes: &[BootChange],
+    ) -> Result<(), BmcFailure> {
+        let mut done = self.clear_override(view).await;
+        for change in changes {
+            let undone = match change {
+                BootChange::BiosUrl { settings, attribute } => {
+                    self.clear_bios_url(settings, attribute).await
+                }
+                BootChange::Order { resource, property, before } => {
+                    self.restore_order(view, resource, property, before).await
+                }
+                BootChange::Media { drive } => self.service().eject_media(drive).await,
+            };
+            done = done.and(undone);
+        }
+        done
+    }
+
+    /// Clears the override at the system and at its settings resource, where one is set.
+    async fn clear_override(&self, view: &SystemView) -> Result<(), BmcFailure> {
+        let platform = BmcPlatform::of(self.facts().root(), &view.0);
+        let in_settings = match view.0.settings() {
+            Some(path) => self.service().find(RedfishPurpose::ReadSettings, path).await?,
+            None => None,
+        };
+        let settings_take_it = in_settings
+            .as_ref()
+            .is_some_and(|it| BootObject::of(it).shows("BootSourceOverrideTarget"));
+        if let Some(settings) = &in_settings
+            && BootObject::of(settings).is_overridden()
+        {
+            self.clear_at(settings, platform).await?;
+        }
+        // The system follows its settings resource.
+        if view.is_overridden() && !settings_take_it {
+            self.clear_at(&view.0, platform).await?;
+        }
+        Ok(())
+    }
+
+    async fn clear_at(
+        &self,
+        resource: &RedfishResource,
+        platform: BmcPlatform,
+    ) -> Result<(), BmcFailure> {
+        const PURPOSE: RedfishPurpose = RedfishPurpose::ClearOverride;
+        let shown = BootObject::of(resource);
+        let mut boot = Map::new();
+        if shown.shows("BootSourceOverrideTarget") {
+            boot.insert("BootSourceOverrideEnabled".into(), json!("Disabled"));
+            boot.insert("BootSourceOverrideTarget".into(), json!("None"));
+            if quirks::wants_mode_when_clearing(platform) {
+                boot.insert("BootSourceOverrideMode".into(), json!("UEFI"));
+            }
+        }
+        if !shown.has_url() {
+            return self
+                .service()
+                .patch(PURPOSE, resource, boot_body(boot), TaskEnd::Awaited)
+                .await
+                .map(drop);
+        }
+        let mut last = Ok(());
+        // Some BMCs refuse null for a string.
+        for empty in [Value::Null, json!("")] {
+            boot.insert("HttpBootUri".into(), empty);
+            let body = boot_body(boot.clone());
+            last = self.service().patch(PURPOSE, resource, body, TaskEnd::Awaited).await.map(drop);
+            if last.as_ref().err().and_then(BmcFailure::status) != Some(400) {
+                break;
+            }
+        }
+        last
+    }
+
+    /// Empties a BIOS attribute. On iDRAC that is a job, which the next start of the machine runs.
+    async fn clear_bios_url(&self, settings: &str, attribute: &str) -> Result<(), BmcFailure> {
+        let resource = self.bios_settings(settings).await?;
+        if resource.body["Attributes"][attribute].as_str() == Some("") {
+            return Ok(());
+        }
+        let mut body = json!({ "Attributes": { attribute: "" } });
+        if attribute.starts_with("HttpDev") {
+            body["@Redfish.SettingsApplyTime"] = json!({ "ApplyTime": "OnReset" });
+        }
+        let purpose = RedfishPurpose::SetBios;
+        match self.service().patch(purpose, &resource, body.clone(), TaskEnd::AtReset).await {
+            // The boot never ran its own job.
+            Err(failure) if failure.has_message("SYS011") => {
+                self.delete_bios_jobs(settings).await?;
+                self.service().patch(purpose, &resource, body, TaskEnd::AtReset).await.map(drop)
+            }
+            done => done.map(drop),
+        }
+    }
+
+    /// Restores an order, unless it is shown as before: by the settings resource, and by the system, which follows it
+    /// at a reset.
+    async fn restore_order(
+        &self,
+        view: &SystemView,
+        resource: &str,
+        property: &str,
+        before: &[String],
+    ) -> Result<(), BmcFailure> {
+        let shown = self.service().get(RedfishPurpose::ReadSettings, resource).await?;
+        let is_boot = property == "BootOrder";
+        let in_force = view.boot().list("BootOrder").filter(|_| is_boot);
+        let is_in_force = in_force.is_none_or(|order| order == before);
+        let order = if is_boot { &shown.body["Boot"][property] } else { &shown.body[property] };
+        if is_in_force && strings(order).is_some_and(|order| order == before) {
+            return Ok(());
+        }
+        let order = json!({ property: before });
+        let body = if is_boot { json!({ "Boot": order }) } else { order };
+        let purpose = RedfishPurpose::RestoreBootOrder;
+        self.service().patch(purpose, &shown, body, TaskEnd::Awaited).await.map(drop)
+    }
+}
