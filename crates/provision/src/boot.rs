@@ -42,11 +42,6 @@ impl BootMethod {
     pub fn boots(&self) -> Boots {
         self.procedure.row().boots
     }
-
-    /// Whether the image of the boot with these events is in the virtual CD drive of the BMC.
-    pub(crate) fn is_from_drive(&self) -> bool {
-        self.interface == BootInterface::RedfishVirtualMedia
-    }
 }
 
 /// The boot answer for a DHCP client.

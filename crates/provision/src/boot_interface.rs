@@ -41,7 +41,7 @@ impl BootInterface {
 
     /// The artifact whose URL the BMC gets, for the firmware or for its virtual CD drive; `None` if DHCP gives the URL.
     #[must_use]
-    pub fn http_boot_uri(self) -> Option<Artifact> {
+    pub fn bmc_artifact(self) -> Option<Artifact> {
         match self {
             Self::RedfishHttps | Self::RedfishVirtualMedia => Some(Artifact::Iso),
             Self::Http | Self::HttpIpxe => None,

@@ -23,6 +23,7 @@ use crate::trace::{
     AgentCall, AgentCaller, AgentOutcome, BootEvent, BootEventKind, CallRefusal, DhcpAnswer,
     DhcpService, TransitionReason, latest_boot,
 };
+use crate::virtual_media::is_from_drive;
 
 /// Time without progress after which the boot counts as silent.
 ///
@@ -199,7 +200,8 @@ enum FetchResult<'a> {
 impl<'a> BootEvidence<'a> {
     fn of(method: BootMethod, events: &'a [BootEvent], now: Timestamp) -> Self {
         let system_fetched = is_image_fetched(events, method, now);
-        let drive = DriveReads { is_used: method.is_from_drive(), ..DriveReads::default() };
+        let is_used = is_from_drive(method, events);
+        let drive = DriveReads { is_used, ..DriveReads::default() };
         let mut seen = Self { system_fetched, drive, ..Self::default() };
         for event in events {
             seen.take(method.loader, event);
@@ -470,7 +472,7 @@ impl BootEvidence<'_> {
         }
         match &self.http {
             Some(FetchResult::Refused { path, status, error }) => {
-                http_refused(boot, path, *status, error)
+                http_refused(boot, self.client(), (path, *status, error))
             }
             _ if self.drive.is_used => self.drive_stuck(quiet),
             Some(FetchResult::Cut { path, sent, length }) => stuck(
@@ -492,6 +494,11 @@ impl BootEvidence<'_> {
             ),
             None => self.never_fetched(boot, candidates, quiet),
         }
+    }
+
+    /// The client that fetches the image.
+    fn client(&self) -> &'static str {
+        if self.drive.is_used { "BMC" } else { "machine" }
     }
 
     fn drive_stuck(&self, quiet: SignedDuration) -> Diagnosis {
@@ -584,6 +591,10 @@ fn bmc_refused(purpose: RedfishPurpose, status: Option<u16>, error: &str) -> Dia
         );
     };
     let hint = match status {
+        _ if purpose == RedfishPurpose::InsertMedia => {
+            "check that virtual media is licensed and switched on in the BMC, that its user may use it, and that the \
+             BMC's network reaches the URL (external_http_url in driver_info, url in [boot])"
+        }
         401 | 403 => {
             "check redfish_username and redfish_password in driver_info, and that user's role"
         }
@@ -598,7 +609,11 @@ fn bmc_refused(purpose: RedfishPurpose, status: Option<u16>, error: &str) -> Dia
     failure(text, Some(hint))
 }
 
-fn http_refused(boot: DiagnosedBoot, path: &str, status: u16, error: &str) -> Diagnosis {
+fn http_refused(
+    boot: DiagnosedBoot,
+    client: &str,
+    (path, status, error): (&str, u16, &str),
+) -> Diagnosis {
     let hint = match status {
         410 => boot.older_url(),
         500.. => boot.missing_image(),
@@ -606,7 +621,6 @@ fn http_refused(boot: DiagnosedBoot, path: &str, status: u16, error: &str) -> Di
               settings of this host, and any proxy before it"
             .to_owned(),
     };
-    let client = if boot.method.is_from_drive() { "BMC" } else { "machine" };
     stuck(format!("the {client} asked for {path} and got {status}: {error}"), &hint)
 }
 
@@ -647,7 +661,7 @@ fn asks_about(boot: DiagnosedBoot, candidates: &Candidates<'_>, found: Diagnosis
 }
 
 fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
-    let who_told = if boot_interface.http_boot_uri().is_some() { "the BMC" } else { "DHCP" };
+    let who_told = if boot_interface.bmc_artifact().is_some() { "the BMC" } else { "DHCP" };
     stuck(
         format!("the machine got its address, and the URL from {who_told}, but never fetched it"),
         "check that the boot listener's address is reachable from the machine; firmware that \

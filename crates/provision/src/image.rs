@@ -120,7 +120,7 @@ pub fn image_of(
 /// with an agent, which could not get its token.
 fn agent_image(node: &Node, interface: BootInterface) -> Result<MachineImage<'_>, HalfRamdisk> {
     let iso = named(node.driver_text("deploy_iso"), "driver_info/deploy_iso");
-    if let (Some(_), Some(iso)) = (interface.http_boot_uri(), iso) {
+    if let (Some(_), Some(iso)) = (interface.bmc_artifact(), iso) {
         return Ok(MachineImage::Iso(iso));
     }
     let kernel = named(node.driver_text("deploy_kernel"), "driver_info/deploy_kernel");

@@ -52,7 +52,7 @@ pub fn is_saved_before_last_byte(
 #[must_use]
 pub fn is_image_fetched(events: &[BootEvent], method: BootMethod, now: Timestamp) -> bool {
     let events = since_power_off(latest_boot(events));
-    if method.is_from_drive() {
+    if virtual_media::is_from_drive(method, events) {
         return virtual_media::is_image_read(events);
     }
     let announced = events.iter().enumerate().filter(|(at, event)| {

@@ -3,11 +3,11 @@
 
 use std::collections::HashMap;
 
-use hardware::{HttpMethod, RedfishPurpose};
+use hardware::{BootWayKind, HttpMethod, RedfishPurpose};
 use uuid::Uuid;
 
 use crate::artifact::{Artifact, HttpLoader};
-use crate::boot::boots_iso;
+use crate::boot::{BootMethod, boots_iso};
 use crate::boot_interface::BootInterface;
 use crate::fetched_part::{FetchedBytes, FetchedPart, content_range, fetched_bytes};
 use crate::node::{Attempt, Node};
@@ -37,6 +37,14 @@ pub fn may_be_in_drive(node: &Node, attempt: &Attempt) -> bool {
         BootInterface::RedfishHttps => node.driver_text(BOOT_FALLBACK) == Some(VIRTUAL_MEDIA),
         BootInterface::Http | BootInterface::HttpIpxe => false,
     }
+}
+
+/// Whether the image of a boot with these events is in the virtual CD drive of the BMC.
+pub(crate) fn is_from_drive(method: BootMethod, events: &[BootEvent]) -> bool {
+    let is_chosen = |event: &BootEvent| {
+        matches!(event.what, BootEventKind::BootWay { way: BootWayKind::VirtualMedia, .. })
+    };
+    method.interface == BootInterface::RedfishVirtualMedia || events.iter().any(is_chosen)
 }
 
 /// Whether a request for a file of the node's attempt is its BMC's, and not the machine's. Firmware that got the URL
@@ -260,6 +268,28 @@ mod tests {
         let small = 8 * MIB;
         assert!(!is_image_read(&[power_on(), read(0..MIB, small)]));
         assert!(is_image_read(&[power_on(), read(0..MIB, small), read(3 * MIB..4 * MIB, small)]));
+    }
+
+    #[test]
+    fn a_boot_is_from_the_drive_by_its_interface_or_by_the_way_that_was_chosen() {
+        let way = |way| {
+            event(BootEventKind::BootWay {
+                way,
+                platform: "Dell iDRAC".to_owned(),
+                resource: "/redfish/v1/Managers/1/VirtualMedia/CD".to_owned(),
+                warnings: Vec::new(),
+                changes: Vec::new(),
+            })
+        };
+        let is_from_drive = |interface, events: &[BootEvent]| {
+            let (procedure, loader) = (Procedure::Clean, HttpLoader::Uki);
+            is_from_drive(BootMethod { procedure, interface, loader }, events)
+        };
+        let https = BootInterface::RedfishHttps;
+
+        assert!(is_from_drive(BootInterface::RedfishVirtualMedia, &[]));
+        assert!(is_from_drive(https, &[way(BootWayKind::VirtualMedia), power_on()]));
+        assert!(!is_from_drive(https, &[way(BootWayKind::HttpBootUri), power_on()]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use ::bmcs::{BmcConnections, BmcLink, BmcSettings, WrongBmcSetting};
 use hardware::Mac;
 use nodes::Recorder;
+use provision::virtual_media::{BOOT_FALLBACK, VIRTUAL_MEDIA};
 use provision::{BootEventKind, BootInterface, Node, Port};
 use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
 use redfish::facts::BmcFacts;
@@ -103,10 +104,14 @@ pub(crate) fn boot_need<'m>(
     macs: &'m [Mac],
     allows_pxe: bool,
 ) -> BootNeed<'m> {
-    let by_url = interface.http_boot_uri().is_some();
-    let media = match node.driver_text("redfish_boot_fallback") {
-        Some("virtual-media") if by_url => MediaUse::AsFallback,
-        Some(_) | None => MediaUse::Never,
+    let by_url = interface.bmc_artifact().is_some();
+    let has_fallback = node.driver_text(BOOT_FALLBACK) == Some(VIRTUAL_MEDIA);
+    let media = match interface {
+        BootInterface::RedfishVirtualMedia => MediaUse::Only,
+        BootInterface::RedfishHttps if has_fallback => MediaUse::AsFallback,
+        BootInterface::RedfishHttps | BootInterface::Http | BootInterface::HttpIpxe => {
+            MediaUse::Never
+        }
     };
     BootNeed { by_url, macs, allows_pxe, media, advises: false }
 }

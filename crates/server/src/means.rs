@@ -50,11 +50,7 @@ impl BootMeans {
     /// The missing part, and how to provide it.
     pub fn check(&self, node: &Node) -> Result<()> {
         match (node.boot_interface, self.dhcp) {
-            (BootInterface::RedfishVirtualMedia, _) => ensure!(
-                false,
-                "its boot interface is redfish-virtual-media, which is not connected to the BMC yet"
-            ),
-            (BootInterface::RedfishHttps, _)
+            (BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia, _)
             | (BootInterface::Http | BootInterface::HttpIpxe, WhoAnswers::Told) => {
                 self.urls.reaches(node)?;
             }
@@ -62,7 +58,7 @@ impl BootMeans {
                 false,
                 "its boot interface is {}, and nobody answers DHCP: add a [[dhcp.network]] to this service's settings \
                  (or start it with --dhcp INTERFACE=FIRST-LAST), name another DHCP service with provider in [dhcp], or \
-                 use redfish-https",
+                 use redfish-https or redfish-virtual-media",
                 node.boot_interface
             ),
             (
@@ -102,14 +98,17 @@ impl BootMeans {
                     .to_owned(),
             ),
             (WhoAnswers::Nobody, true) => Ok(
-                "no DHCP: redfish-https boots alone; `--dhcp INTERFACE=FIRST-LAST` adds a network".to_owned(),
+                "no DHCP: only redfish-https and redfish-virtual-media boot; `--dhcp INTERFACE=FIRST-LAST` adds a \
+                 network"
+                    .to_owned(),
             ),
             (WhoAnswers::Told | WhoAnswers::Others, false) => Err(
                 "no boot URL is known yet: set url in [boot] to the URL by which machines reach this host"
                     .to_owned(),
             ),
             (WhoAnswers::Us | WhoAnswers::Told | WhoAnswers::Others, _) => {
-                Ok("machines boot by redfish-https, http and http-ipxe".to_owned())
+                Ok("machines boot by redfish-https, http, http-ipxe and redfish-virtual-media"
+                    .to_owned())
             }
         }
     }
@@ -178,6 +177,7 @@ mod tests {
 
         assert!(said(&bare, BootInterface::RedfishHttps, false).contains("url in [boot]"));
         assert!(said(&bare, BootInterface::RedfishHttps, true).contains("url in [boot]"));
+        assert!(said(&bare, BootInterface::RedfishVirtualMedia, true).contains("url in [boot]"));
         for interface in [BootInterface::Http, BootInterface::HttpIpxe] {
             assert!(said(&bare, interface, false).contains("nobody answers DHCP"));
         }
@@ -193,10 +193,11 @@ mod tests {
         let none = means("[dhcp]\nprovider = \"none\"", None);
 
         assert_eq!(said(&url, BootInterface::RedfishHttps, true), "can boot");
+        assert_eq!(said(&url, BootInterface::RedfishVirtualMedia, true), "can boot");
         let without_set = said(&url, BootInterface::RedfishHttps, false);
         assert!(without_set.contains("no boot set for") && without_set.contains("image build"));
         assert!(said(&url, BootInterface::Http, false).contains("nobody answers DHCP"));
-        assert!(url.summary().unwrap().contains("redfish-https boots alone"));
+        assert!(url.summary().unwrap().contains("only redfish-https"));
         assert!(said(&dhcp, BootInterface::Http, false).contains("no boot set for"));
         assert_eq!(said(&dhcp, BootInterface::RedfishHttps, true), "can boot");
         assert!(dhcp.summary().is_ok());

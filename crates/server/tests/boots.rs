@@ -84,6 +84,87 @@ async fn the_token_of_an_own_image_goes_once_to_the_machine_that_fetched_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_inserted_for_a_boot_from_virtual_media_and_ejected_afterwards() {
+    let world = World::new(41, NO_FAULTS).await;
+    world.boots_by("redfish-virtual-media").await;
+    let report = world.api(Method::GET, "/v1/nodes/n1/validate", Value::Null).await;
+    let way = report["boot"]["reason"].as_str().unwrap();
+    assert!(way.contains("by the virtual CD drive at /redfish/v1/"), "{way}");
+    world.clean().await;
+    let node = world.node_in("clean wait").await;
+    let begin = ["POST InsertMedia with a URL", "PATCH Once UEFI Cd", "POST On"];
+    assert_eq!(world.bmc.changes(), begin);
+
+    // The BMC reads the image for its machine, and is another host.
+    let bmc = client_at([127, 88, 0, 11]);
+    world.fetches(&bmc).await;
+    let (status, text) = world.looks_up(&bmc, node["uuid"].as_str().unwrap()).await;
+    assert_eq!(status, StatusCode::FORBIDDEN, "{text}");
+    let trace = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await.to_string();
+    assert!(trace.contains("the image is read by the BMC, and the lookup came from"), "{trace}");
+
+    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+    world.node_in("clean failed").await;
+    world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
+    let changes = world.bmc.changes();
+    assert!(changes.contains(&"POST EjectMedia".to_owned()), "{changes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn virtual_media_is_the_fallback_of_a_bmc_that_takes_no_url_if_its_node_allows_it() {
+    let no_url = EmulatedFault::Merge(json!({ "Boot": { "HttpBootUri": null } }));
+    let world = World::new(43, vec![FaultRule::always(no_url)]).await;
+    let validate =
+        async || world.api(Method::GET, "/v1/nodes/n1/validate", Value::Null).await["boot"].clone();
+    assert_eq!(validate().await["result"], false);
+    let fallback = json!([{
+        "op": "add", "path": "/driver_info/redfish_boot_fallback", "value": "virtual-media",
+    }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", fallback).await;
+    let way = validate().await["reason"].to_string();
+    assert!(way.contains("the virtual CD drive is used"), "{way}");
+
+    world.clean().await;
+
+    world.node_in("clean wait").await;
+    let begin = ["POST InsertMedia with a URL", "PATCH Once UEFI Cd", "POST On"];
+    assert_eq!(world.bmc.changes(), begin);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_from_virtual_media_is_active_when_its_machine_has_read_it_after_its_power_on()
+{
+    let settings = "[clean]\nautomated = false\n";
+    let world = World::with(42, NO_FAULTS, settings).await;
+    world.boots_by("redfish-virtual-media").await;
+    let held = world.bmc.hold("POST On");
+    world.deploy().await;
+    held.reached().await;
+    let url = world.bmc.booted_from().expect("a URL");
+    let read = async |range: &str| {
+        let read = world.http.get(&url).header("Range", range).send().await.unwrap();
+        assert_eq!(read.status(), StatusCode::PARTIAL_CONTENT);
+        read.bytes().await.unwrap();
+    };
+    read("bytes=0-9").await;
+    held.let_go();
+    world.node_in("wait call-back").await;
+
+    read("bytes=10-19").await;
+
+    world.node_in("active").await;
+    let image = "an image of the operator's";
+    let begun = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
+    for _ in 0..3 {
+        let live = world.http.get(&url).send().await.unwrap();
+        assert_eq!(live.bytes().await.unwrap(), image, "the root of a live system is on the CD");
+    }
+    let later = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
+    assert_eq!(later["events"], begun["events"]);
+    assert_eq!(later["attempt"]["id"], begun["attempt"]["id"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_gets_the_token_of_an_own_image_before_the_machine_is_on() {
     let world = World::new(22, NO_FAULTS).await;
     let machine = client_at([127, 88, 0, 3]);
@@ -726,6 +807,11 @@ impl World {
         let steps: Value = serde_json::from_str(STEPS).unwrap();
         let clean = json!({ "target": "clean", "clean_steps": steps });
         self.api(Method::PUT, "/v1/nodes/n1/states/provision", clean).await;
+    }
+
+    async fn boots_by(&self, interface: &str) {
+        let patch = json!([{ "op": "add", "path": "/boot_interface", "value": interface }]);
+        self.api(Method::PATCH, "/v1/nodes/n1", patch).await;
     }
 
     /// Begins the deployment of an instance that boots the node's own image.

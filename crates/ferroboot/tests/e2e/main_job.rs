@@ -44,6 +44,30 @@ fn a_node_is_cleaned_on_every_path_and_provided() {
 }
 
 #[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn a_node_is_cleaned_from_the_virtual_cd_of_its_bmc() {
+    let plan = with([LabMachine::new(1)]);
+    in_a_lab(plan, |lab| {
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        lab.manage(&machine)?;
+        disk::make_used(&lab.disk(&machine))?;
+        lab.boot_by(&machine, "redfish-virtual-media")?;
+
+        lab.clean(&machine)?;
+
+        assert_eq!(lab.state(&machine)?, "manageable");
+        let trace = lab.trace(&machine.name)?;
+        assert_eq!(trace.fetched(), ["boot.iso"]);
+        assert_eq!(trace.fetched_by_firmware(), None, "the BMC reads the image");
+        assert_eq!(trace.diagnosis, None);
+        let left = disk::signatures(&lab.disk(&machine))?;
+        assert!(left.is_empty(), "left {left:?} on the disk");
+        Ok(())
+    });
+}
+
+#[test]
 fn grub_fetches_its_configuration_and_the_ramdisk_over_http() {
     let mut plan = with([LabMachine::new(1)]);
     plan.settings = "[boot]\nhttp_loader = \"grub\"\n".to_owned();

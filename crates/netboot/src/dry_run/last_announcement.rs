@@ -16,7 +16,7 @@ pub fn last_announcement(latest: Option<(&Attempt, &[BootEvent])>) -> String {
     };
     match trace.iter().rev().find_map(announcement) {
         Some(said) => said,
-        None if attempt.boot_interface.http_boot_uri().is_some() => {
+        None if attempt.boot_interface.bmc_artifact().is_some() => {
             "was told nothing of this boot: the BMC tells the machine what to boot".to_owned()
         }
         None => NOTHING.to_owned(),

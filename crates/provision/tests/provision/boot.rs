@@ -229,10 +229,10 @@ fn a_switch_of_the_boot_interface_does_not_disturb_the_boot_under_way() {
 
 #[test]
 fn the_bmc_gets_an_iso_and_dhcp_nodes_get_no_uri_over_redfish() {
-    assert_eq!(BootInterface::RedfishHttps.http_boot_uri(), Some(Artifact::Iso));
-    assert_eq!(BootInterface::RedfishVirtualMedia.http_boot_uri(), Some(Artifact::Iso));
-    assert_eq!(BootInterface::Http.http_boot_uri(), None);
-    assert_eq!(BootInterface::HttpIpxe.http_boot_uri(), None);
+    assert_eq!(BootInterface::RedfishHttps.bmc_artifact(), Some(Artifact::Iso));
+    assert_eq!(BootInterface::RedfishVirtualMedia.bmc_artifact(), Some(Artifact::Iso));
+    assert_eq!(BootInterface::Http.bmc_artifact(), None);
+    assert_eq!(BootInterface::HttpIpxe.bmc_artifact(), None);
 }
 
 #[test]

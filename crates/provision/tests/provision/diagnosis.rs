@@ -499,6 +499,17 @@ fn a_bmc_that_reads_nothing_of_its_virtual_cd_is_named_with_what_to_check() {
 }
 
 #[test]
+fn a_bmc_that_refuses_the_image_is_named_with_what_virtual_media_needs() {
+    let refused = redfish(RedfishPurpose::InsertMedia, "POST", Some(403), Some("no licence"));
+    let said = Trace::of(BootInterface::RedfishVirtualMedia).then(1, refused).says_after(
+        0,
+        Verdict::Failed,
+        "the BMC refused the insertion of the image with status 403: no licence",
+    );
+    assert!(said.hint.unwrap().contains("licensed"));
+}
+
+#[test]
 fn a_machine_that_does_not_read_its_virtual_cd_boots_otherwise() {
     let looked = Trace::of(BootInterface::RedfishVirtualMedia)
         .then(1, read(0, 65_536))

@@ -42,7 +42,7 @@ impl NoAnnouncements {
         ensure!(
             self.answers,
             "its boot interface is {}, but no DHCP network is configured: add [[dhcp.network]] to the \
-             configuration, name another DHCP service with provider in [dhcp], or use redfish-https",
+             configuration, name another DHCP service with provider in [dhcp], or use redfish-https or redfish-virtual-media",
             told.boot_interface
         );
         Ok(())

@@ -28,7 +28,7 @@ pub(super) async fn prepare_override(
     ports: &[Arc<Port>],
     attempt: &Attempt,
 ) -> Result<HttpBootOverride, NoBootTarget> {
-    let uri = match attempt.boot_interface.http_boot_uri() {
+    let uri = match attempt.boot_interface.bmc_artifact() {
         Some(artifact) => Some(context.urls.artifact(node, attempt, artifact, None)?),
         None if ports.iter().any(|port| port.pxe_enabled) => None,
         None => return Err(NoBootTarget::NoPort(attempt.boot_interface)),

@@ -130,7 +130,8 @@ impl Inside {
         let (response, effect) = self.emulator.answer(&request);
         match effect {
             Some(PowerEffect::Start { .. }) => {
-                if let Some(NextBoot::Url(url)) = self.emulator.starts(SYSTEM, Duration::ZERO) {
+                let next = self.emulator.starts(SYSTEM, Duration::ZERO);
+                if let Some(NextBoot::Url(url) | NextBoot::Cd(url)) = next {
                     self.booted_from = Some(url);
                 }
             }
@@ -156,15 +157,17 @@ impl Inside {
     }
 }
 
-/// `GET /redfish/v1/Systems/1`, `POST On`, `PATCH Once UEFI UefiHttp with a URL`
+/// `GET /redfish/v1/Systems/1`, `POST On`, `PATCH Once UEFI UefiHttp with a URL`, `POST InsertMedia with a URL`
 fn describe(head: &Parts, body: &Bytes) -> String {
     if head.method == Method::GET {
         return format!("GET {}", head.uri.path());
     }
     let body: Value = serde_json::from_slice(body).unwrap_or_default();
     let boot = &body["Boot"];
-    let url = if boot["HttpBootUri"].is_string() { Some("with a URL") } else { None };
+    let has_url = boot["HttpBootUri"].is_string() || body["Image"].is_string();
+    let url = if has_url { Some("with a URL") } else { None };
     let words = [
+        head.uri.path().rsplit_once("/VirtualMedia.").map(|(_, action)| action),
         body["ResetType"].as_str(),
         boot["BootSourceOverrideEnabled"].as_str(),
         boot["BootSourceOverrideMode"].as_str(),
