@@ -299,10 +299,11 @@ impl Backlog {
 
 #[cfg(test)]
 mod tests {
-    use hardware::{ClientKind, Mac};
+    use hardware::{ClientKind, HttpMethod, Mac};
+    use provision::artifact::Artifact;
     use provision::test_nodes::booting_node;
     use provision::trace::{AnnouncementCause, BootAnnouncement, DhcpAnswer, DhcpService};
-    use provision::{Event, Policy, PowerState, Procedure, ProvisionState};
+    use provision::{BootInterface, Event, Policy, PowerState, Procedure, ProvisionState};
     use store::StoreFailure as _;
     use tempfile::TempDir;
 
@@ -361,6 +362,57 @@ mod tests {
         recorder.flush().await;
 
         assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 3 * BATCH);
+    }
+
+    /// The BMC reads 100 bytes of the image in the virtual CD drive.
+    fn read(first: u64) -> BootEventKind {
+        BootEventKind::Http {
+            method: HttpMethod::Get,
+            artifact: Some(Artifact::Iso),
+            path: "boot.iso".to_owned(),
+            remote: Some([192, 0, 2, 9].into()),
+            user_agent: None,
+            status: 206,
+            error: None,
+            range: Some(format!("bytes {first}-{}/10000", first + 99)),
+            sent: 100,
+            length: 100,
+            millis: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn adjoining_reads_of_an_image_are_one_event_and_nobody_waits_for_the_joined_ones() {
+        let (_folder, store, node) = store().await;
+        let (recorder, backlog) = Recorder::new();
+        for number in 0..9 {
+            recorder.record(&node, read(100 * number));
+        }
+        tokio::spawn(write(store.clone(), backlog));
+
+        recorder.flush_node(node.uuid).await.unwrap();
+
+        let events = store.events(node.uuid, None).await.unwrap();
+        let [BootEvent { what: BootEventKind::Http { range, sent, .. }, .. }] = &events[..] else {
+            panic!("it is one event: {events:?}");
+        };
+        assert_eq!((range.as_deref(), *sent), (Some("bytes 0-899/10000"), 900));
+        recorder.flush().await;
+    }
+
+    #[tokio::test]
+    async fn reads_of_a_running_system_from_its_virtual_cd_are_not_recorded() {
+        let (_folder, store, node) = store().await;
+        let (mut node, _) = instance_that_restarts(node);
+        let (recorder, backlog) = Recorder::new();
+        tokio::spawn(write(store.clone(), backlog));
+        node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishVirtualMedia;
+
+        recorder.record(&node, read(0));
+        recorder.flush().await;
+
+        assert!(store.events(node.uuid, None).await.unwrap().is_empty());
+        assert!(recorder.addresses().owner([192, 0, 2, 9].into()).is_none());
     }
 
     /// An active node whose machine has its instance's image, and an event of its firmware starting again.
