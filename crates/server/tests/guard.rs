@@ -228,7 +228,11 @@ impl Service {
         let key = dir.path().join("ferroboot.key");
         let store = runtime.block_on(Store::open(&url, &key)).unwrap();
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
-        let api = ApiContext::new(nodes, Recorder::new().0, ApiSettings::default());
+        // Its connections to BMCs have a task.
+        let api = {
+            let _runtime = runtime.enter();
+            ApiContext::new(nodes, Recorder::new().0, ApiSettings::default())
+        };
         let operators = Router::new()
             .route("/metrics", get(|| async { "up 1\n" }))
             .fallback_service(router(api.clone()));

@@ -301,7 +301,11 @@ impl Service {
         let store = runtime.block_on(Store::open(url, &key)).expect("the store opens");
         let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
         let (recorder, _) = Recorder::new();
-        let api = ApiContext::new(nodes, recorder, ApiSettings::default());
+        // Its connections to BMCs have a task.
+        let api = {
+            let _runtime = runtime.enter();
+            ApiContext::new(nodes, recorder, ApiSettings::default())
+        };
         let (operators, agents) = (router(api.clone()), agent_router(api));
         let service = Self { runtime, operators, agents, _folder: folder };
         service.create(
