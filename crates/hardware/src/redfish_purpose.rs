@@ -42,6 +42,8 @@ pub enum RedfishPurpose {
     ReadActionInfo,
     /// Read the virtual media.
     ReadVirtualMedia,
+    /// Set the boot mode.
+    SetBootMode,
     /// Set BIOS attributes.
     SetBios,
     /// Set the boot order.
@@ -81,6 +83,7 @@ impl fmt::Display for RedfishPurpose {
             Self::ReadInterfaces => "look at the network interfaces",
             Self::ReadActionInfo => "look at the reset types",
             Self::ReadVirtualMedia => "look at the virtual media",
+            Self::SetBootMode => "change of the boot mode",
             Self::SetBios => "change of BIOS attributes",
             Self::SetBootOrder => "boot order",
             Self::RestoreBootOrder => "restoring of the boot order",

@@ -10,6 +10,7 @@ pub mod field;
 pub mod guards;
 pub mod interface;
 mod local_link;
+pub mod management;
 mod network_data;
 pub mod node;
 pub mod patch;

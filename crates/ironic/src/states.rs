@@ -224,7 +224,7 @@ fn check_types(body: &Object) -> Result<(), BadTarget> {
     }
 }
 
-fn as_boolean(value: &Value) -> Option<bool> {
+pub(crate) fn as_boolean(value: &Value) -> Option<bool> {
     match value {
         Value::Bool(yes) => Some(*yes),
         Value::String(text) => field::boolean(text),
@@ -405,9 +405,18 @@ fn timeout(body: &Object) -> Result<Option<i64>, BadTarget> {
 
 /// The body, and its `target`.
 fn target<'a>(body: &'a Value, arguments: &[&str]) -> Result<(&'a Object, &'a str), BadTarget> {
+    text_argument(body, "target", arguments)
+}
+
+/// The body, and the required text `argument` of it.
+pub(crate) fn text_argument<'a>(
+    body: &'a Value,
+    argument: &'static str,
+    arguments: &[&str],
+) -> Result<(&'a Object, &'a str), BadTarget> {
     let object = match body {
         Value::Object(object) => object,
-        Value::Null => return Err(BadTarget::Absent("target")),
+        Value::Null => return Err(BadTarget::Absent(argument)),
         Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
             let reason = format!("{} is not of type 'object'", python::repr(body));
             return Err(BadTarget::Schema { subject: "body", reason });
@@ -416,17 +425,17 @@ fn target<'a>(body: &'a Value, arguments: &[&str]) -> Result<(&'a Object, &'a st
     if let Some(name) = object.keys().find(|name| !arguments.contains(&name.as_str())) {
         return Err(BadTarget::Unexpected(name.clone()));
     }
-    match object.get("target") {
-        Some(Value::String(target)) => Ok((object, target)),
-        Some(Value::Null) | None => Err(BadTarget::Absent("target")),
+    match object.get(argument) {
+        Some(Value::String(text)) => Ok((object, text)),
+        Some(Value::Null) | None => Err(BadTarget::Absent(argument)),
         Some(other) => {
             let value = python::repr(other);
-            Err(BadTarget::WrongType { argument: "target", expected: "string", value })
+            Err(BadTarget::WrongType { argument, expected: "string", value })
         }
     }
 }
 
-fn given<'a>(body: &'a Object, name: &str) -> Option<&'a Value> {
+pub(crate) fn given<'a>(body: &'a Object, name: &str) -> Option<&'a Value> {
     body.get(name).filter(|value| !value.is_null())
 }
 

@@ -38,6 +38,8 @@ pub mod since {
     pub const PORTGROUPS_LINK: u16 = 24;
     /// `soft power off` and `soft rebooting`.
     pub const SOFT_POWER: u16 = 27;
+    /// `PUT /v1/nodes/{}/management/inject_nmi`.
+    pub const INJECT_NMI: u16 = 29;
     /// `configdrive` with `rebuild`.
     pub const REBUILD_CONFIG_DRIVE: u16 = 35;
     /// `/v1/nodes/{}/vifs`.

@@ -171,7 +171,8 @@ impl<'c, C: BmcChannel> RedfishSystem<'c, C> {
             let Err(failure) = self.service.post(purpose, target, body).await else {
                 return Ok(());
             };
-            if tries >= RESETS {
+            // An interrupt may have been received, and a second one would break off the first one's crash dump.
+            if tries >= RESETS || leads_to.is_none() && failure.may_be_done() {
                 return Err(failure);
             }
             tries += 1;

@@ -1,10 +1,13 @@
-//! The ways in which a BMC has its machine boot over HTTP: which one its platform has, and the conversation of each.
+//! The ways in which a BMC has its machine boot over HTTP: which one its platform has, and the conversation of each;
+//! and the boot device and boot mode that an operator sets.
 
 mod bios;
 mod boot_option;
 mod choose;
 mod chosen;
+mod device;
 mod errors;
+mod mode;
 mod over;
 mod read_back;
 mod reader;
@@ -14,7 +17,9 @@ mod virtual_media;
 mod wanted;
 
 pub use self::chosen::ChosenWay;
+pub use self::device::{BootDevice, DeviceNotSet, ShownBootDevice};
 pub use self::errors::{BootNotSet, CannotHttpBoot, NotKept};
+pub use self::mode::BootMode;
 pub use self::read_back::BootReadBack;
 pub use self::wanted::{BootNeed, HttpBootOverride, MediaUse, OverrideEnabled};
 

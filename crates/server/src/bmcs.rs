@@ -23,7 +23,7 @@ pub(crate) type DaemonBmcs = BmcConnections<BmcFacts>;
 /// Time for all waits of one request of a worker, while the BMC is busy or its machine tests itself.
 pub(crate) const WORK_PATIENCE: Duration = Duration::from_secs(300);
 /// The same for a request whose client waits.
-const API_PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const API_PATIENCE: Duration = Duration::from_secs(20);
 
 /// The client of one node's BMC.
 pub(crate) struct BmcClient<'n> {

@@ -12,11 +12,16 @@ use ironic::version::BadVersion;
 use provision::Refused;
 use provision::addresses::ForeignLookup;
 use provision::limits::Excess;
+use redfish::failure::BmcFailure;
+use redfish::machine::NotOneSystem;
+use redfish::ways::DeviceNotSet;
 use store::{
     ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError,
     log_store_failure,
 };
 use transport::http_server::BodyError;
+
+use crate::bmcs::BmcError;
 
 /// Longest text of an error, in characters. The longest of the service's own lists all fields of a PATCH.
 const MAX_WORDS: usize = 2_000;
@@ -249,6 +254,43 @@ impl From<BadTraits> for ApiError {
             | BadTraits::Body => StatusCode::BAD_REQUEST,
         };
         Self::application(status, bad.to_string())
+    }
+}
+
+impl From<BmcError> for ApiError {
+    fn from(error: BmcError) -> Self {
+        let status = match error {
+            BmcError::Setting(_) | BmcError::System(NotOneSystem::Several(_)) => {
+                StatusCode::BAD_REQUEST
+            }
+            // Upstream's RedfishError.
+            BmcError::System(NotOneSystem::Failure(_))
+            | BmcError::Failure(_)
+            | BmcError::NotSet(_)
+            | BmcError::Slow(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Self::application(status, format!("The BMC cannot be used: {error}."))
+    }
+}
+
+impl From<BmcFailure> for ApiError {
+    fn from(failure: BmcFailure) -> Self {
+        Self::application(StatusCode::INTERNAL_SERVER_ERROR, sentence(&failure.to_string()))
+    }
+}
+
+impl From<DeviceNotSet> for ApiError {
+    fn from(not_set: DeviceNotSet) -> Self {
+        let status = match not_set {
+            DeviceNotSet::Cannot(_)
+            | DeviceNotSet::Unsupported { .. }
+            | DeviceNotSet::OtherDuration { .. }
+            | DeviceNotSet::FixedMode(_) => StatusCode::BAD_REQUEST,
+            DeviceNotSet::Failure(_) | DeviceNotSet::NotKept(_) => {
+                StatusCode::INTERNAL_SERVER_ERROR
+            }
+        };
+        Self::application(status, sentence(&not_set.to_string()))
     }
 }
 

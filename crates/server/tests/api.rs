@@ -570,6 +570,10 @@ async fn a_node_that_is_worked_on_is_not_changed_by_others() {
 
     assert_eq!(answer.status, StatusCode::CONFLICT);
     assert!(answer.words().contains("is locked by host"), "{}", answer.words());
+    let disk = json!({ "boot_device": "disk" });
+    let answer = service.send("PUT", "/v1/nodes/n1/management/boot_device", Some(&disk)).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+    assert!(answer.words().contains("is locked by host"), "{}", answer.words());
     let node = service.send("GET", "/v1/nodes/n1", None).await.body;
     assert_eq!(node["reservation"], "worker");
 }

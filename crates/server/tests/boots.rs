@@ -472,6 +472,61 @@ async fn power_follows_an_operator() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_operator_sets_the_boot_device_and_mode_and_sends_an_nmi() {
+    let world = World::new(62, NO_FAULTS).await;
+    let (device, mode) = ("/v1/nodes/n1/management/boot_device", "/v1/nodes/n1/states/boot_mode");
+    let none = world.api(Method::GET, device, Value::Null).await;
+    assert_eq!(none, json!({ "boot_device": null, "persistent": null }));
+    let all = world.api(Method::GET, &format!("{device}/supported"), Value::Null).await;
+    let all = &all["supported_boot_devices"];
+    assert_eq!(all, &json!(["pxe", "disk", "cdrom", "bios", "uefihttp"]));
+
+    let disk = json!({ "boot_device": "disk", "persistent": true });
+    assert_eq!(world.ask(Method::PUT, device, &disk).await.0, StatusCode::NO_CONTENT);
+    let shown = world.api(Method::GET, device, Value::Null).await;
+    assert_eq!(shown, disk);
+    let refused = world.ask(Method::PUT, device, &json!({ "boot_device": "floppy" })).await;
+    assert_eq!(refused.0, StatusCode::BAD_REQUEST);
+    assert!(refused.1.contains("does not allow the boot device floppy"), "{}", refused.1);
+    let refused = world.ask(Method::PUT, device, &json!({ "boot_device": "tape" })).await;
+    assert_eq!(refused.0, StatusCode::BAD_REQUEST);
+    assert!(refused.1.contains("Invalid boot device tape specified."), "{}", refused.1);
+
+    let uefi = world.ask(Method::PUT, mode, &json!({ "target": "uefi" })).await;
+    assert_eq!(uefi.0, StatusCode::ACCEPTED, "{}", uefi.1);
+    let refused = world.ask(Method::PUT, mode, &json!({ "target": "bios" })).await;
+    assert_eq!(refused.0, StatusCode::BAD_REQUEST);
+    assert!(refused.1.contains("it allows BootSourceOverrideMode as UEFI only"), "{}", refused.1);
+    let refused = world.ask(Method::PUT, mode, &json!({ "target": "x" })).await;
+    assert_eq!(refused.0, StatusCode::BAD_REQUEST);
+
+    world.bmc.switch_on();
+    let nmi = world.ask(Method::PUT, "/v1/nodes/n1/management/inject_nmi", &json!({})).await;
+    assert_eq!(nmi.0, StatusCode::NO_CONTENT, "{}", nmi.1);
+    assert_eq!(world.bmc.changes(), ["PATCH Continuous UEFI Hdd", "POST Nmi"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_cannot_replace_the_boot_device_of_a_boot_under_way() {
+    let world = World::new(63, NO_FAULTS).await;
+    world.clean().await;
+    world.node_in("clean wait").await;
+    let before = world.bmc.changes();
+
+    for (path, body) in [
+        ("/v1/nodes/n1/management/boot_device", json!({ "boot_device": "disk" })),
+        ("/v1/nodes/n1/states/boot_mode", json!({ "target": "bios" })),
+    ] {
+        let (status, words) = world.ask(Method::PUT, path, &body).await;
+        assert_eq!(status, StatusCode::CONFLICT, "{words}");
+        assert!(words.contains("is in a boot of this service"), "{words}");
+    }
+    let nmi = world.ask(Method::PUT, "/v1/nodes/n1/management/inject_nmi", &json!({})).await;
+    assert_eq!(nmi.0, StatusCode::NO_CONTENT, "{}", nmi.1);
+    assert_eq!(world.bmc.changes()[before.len()..], ["POST Nmi"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn power_that_somebody_else_switched_is_seen() {
     let world = World::new(9, NO_FAULTS).await;
 

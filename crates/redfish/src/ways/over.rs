@@ -51,6 +51,11 @@ impl OverridePlace {
         })
     }
 
+    /// Whether `BootSourceOverrideMode` is sent.
+    pub(super) fn sends_mode(&self) -> bool {
+        self.sends_mode
+    }
+
     /// The value for `BootSourceOverrideEnabled` that the BMC knows.
     pub(super) fn enabled(&self, wanted: OverrideEnabled) -> OverrideEnabled {
         match wanted {

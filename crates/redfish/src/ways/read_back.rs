@@ -80,7 +80,11 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     }
 }
 
-fn kept(property: &'static str, wanted: &str, shown: Option<&str>) -> Result<(), NotKept> {
+pub(super) fn kept(
+    property: &'static str,
+    wanted: &str,
+    shown: Option<&str>,
+) -> Result<(), NotKept> {
     if shown == Some(wanted) {
         return Ok(());
     }

@@ -91,7 +91,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         Ok(BootObject::of(&self.resource(view, path).await?).has_url())
     }
 
-    async fn patch_boot(
+    pub(super) async fn patch_boot(
         &self,
         resource: &RedfishResource,
         boot: Map<String, Value>,

@@ -132,6 +132,90 @@ async fn a_boot_order_is_as_before_after_the_boot() {
     assert_eq!(order(&bmc), before);
 }
 
+#[tokio::test]
+async fn a_boot_device_is_set_and_shown_on_each_platform_that_allows_it() {
+    let mut table = String::new();
+    for platform in Platform::ALL {
+        let bmc = InMemoryBmc::new(platform);
+        let facts = BmcFacts::default();
+        let machine = RedfishSystem::find(&bmc, &facts, None, PATIENCE).await.unwrap();
+        let view = machine.look().await.unwrap();
+        let names: Vec<_> = machine.boot_devices(&view).await.unwrap();
+        let names: Vec<_> = names.into_iter().map(BootDevice::name).collect();
+        writeln!(table, "{platform:?} allows {}", names.join(" ")).unwrap();
+        let none = machine.boot_device(&view).await.unwrap();
+        assert_eq!(none, ShownBootDevice { device: None, persistent: None }, "{platform:?}");
+        for device in [BootDevice::Pxe, BootDevice::Disk, BootDevice::Floppy] {
+            for enabled in [OverrideEnabled::Once, OverrideEnabled::Continuous] {
+                let view = machine.look().await.unwrap();
+                let words = match machine.set_boot_device(&view, device, enabled).await {
+                    Ok(()) => {
+                        let view = machine.look().await.unwrap();
+                        let shown = machine.boot_device(&view).await.unwrap();
+                        let name = shown.device.map(BootDevice::name);
+                        format!("{name:?}, persistent {:?}", shown.persistent)
+                    }
+                    Err(error) => format!("refused: {error}"),
+                };
+                writeln!(table, "  {device} {}: {words}", enabled.name()).unwrap();
+            }
+        }
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[tokio::test]
+async fn a_boot_mode_is_set_where_it_is_writable_and_refused_with_a_reason_elsewhere() {
+    let mut table = String::new();
+    for platform in Platform::ALL {
+        for mode in [BootMode::Bios, BootMode::Uefi] {
+            let bmc = InMemoryBmc::new(platform);
+            let facts = BmcFacts::default();
+            let machine = RedfishSystem::find(&bmc, &facts, None, PATIENCE).await.unwrap();
+            let view = machine.look().await.unwrap();
+            let done = machine.set_boot_mode(&view, mode).await;
+            let words =
+                done.map_or_else(|error| format!("refused: {error}"), |()| "set".to_owned());
+            writeln!(table, "{platform:?} {mode}: {words}").unwrap();
+        }
+    }
+    insta::assert_snapshot!(table);
+}
+
+#[tokio::test]
+async fn a_machine_in_bios_mode_keeps_it_when_its_boot_device_is_set() {
+    let bmc = InMemoryBmc::new(Platform::Supermicro);
+    let facts = BmcFacts::default();
+    let machine = RedfishSystem::find(&bmc, &facts, None, PATIENCE).await.unwrap();
+    for device in [BootDevice::Disk, BootDevice::Cdrom] {
+        let view = machine.look().await.unwrap();
+        machine.set_boot_device(&view, device, OverrideEnabled::Continuous).await.unwrap();
+        let view = machine.look().await.unwrap();
+        machine.set_boot_mode(&view, BootMode::Bios).await.unwrap();
+    }
+
+    let view = machine.look().await.unwrap();
+    machine.set_boot_device(&view, BootDevice::Disk, OverrideEnabled::Once).await.unwrap();
+
+    assert_eq!(bmc.resource(SYSTEM)["Boot"]["BootSourceOverrideMode"], "Legacy");
+}
+
+#[tokio::test]
+async fn an_interrupt_whose_answer_is_lost_is_not_sent_again() {
+    let lost = FaultRule::on(&Method::POST, RESET, EmulatedFault::CutAfter).times(1);
+    let bmc = InMemoryBmc::new(Platform::Generic).with_faults(vec![lost]);
+    bmc.press_on();
+    let facts = BmcFacts::default();
+    let machine = RedfishSystem::find(&bmc, &facts, None, PATIENCE).await.unwrap();
+    let view = machine.look().await.unwrap();
+
+    let failure = machine.interrupt(&view).await.unwrap_err();
+
+    assert!(failure.may_be_done());
+    let resets = bmc.requests().iter().filter(|it| it.starts_with("POST")).count();
+    assert_eq!(resets, 1);
+}
+
 fn answer(status: u16, body: Option<Value>, retry_after_secs: Option<u32>) -> EmulatedFault {
     EmulatedFault::Answer { status, body, retry_after_secs, location: None }
 }
@@ -397,6 +481,11 @@ async fn do_everything(bmc: &InMemoryBmc, resources: usize) {
         let _ = machine.read_back(&way, &wanted).await;
         let _ = machine.undo_boot(&view, way.changes()).await;
     }
+    let _ = machine.boot_device(&view).await;
+    for device in machine.boot_devices(&view).await.unwrap_or_default() {
+        let _ = machine.set_boot_device(&view, device, OverrideEnabled::Once).await;
+    }
+    let _ = machine.set_boot_mode(&view, BootMode::Bios).await;
     let _ = machine.power_on(&view).await;
     let _ = machine.shut_down(&view).await;
     let _ = machine.interrupt(&view).await;

@@ -1,25 +1,33 @@
-//! `/v1/nodes/{}/management`: the boot device.
+//! `/v1/nodes/{}/management`: boot device and NMI; and the boot mode. The BMC is asked while the client waits.
 
 use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
 use axum::{Extension, Json};
-use ironic::ClientView;
+use ironic::{ClientView, management};
+use provision::Node;
+use redfish::ways::{BootDevice, BootMode, OverrideEnabled};
 use serde_json::{Value, json};
 
 use super::context::ApiContext;
-use super::extract::PathParams;
+use super::extract::{JsonBody, PathParams};
+use super::states::accepted;
+use crate::bmcs::{API_PATIENCE, BmcClient};
 use crate::error::ApiError;
 
-/// The boot device. Each override is for one boot, so outside of an attempt there is none.
 pub(super) async fn boot_device(
     State(api): State<ApiContext>,
     Extension(view): Extension<ClientView>,
     PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
-    Ok(Json(match node.live_attempt() {
-        Some(_) => json!({ "boot_device": "uefihttp", "persistent": false }),
-        None => json!({ "boot_device": null, "persistent": null }),
-    }))
+    let bmc = api.bmc_of(&node).await?;
+    let machine = bmc.machine().await?;
+    let shown = machine.boot_device(&machine.look().await?).await?;
+    Ok(Json(json!({
+        "boot_device": shown.device.map(BootDevice::name),
+        "persistent": shown.persistent,
+    })))
 }
 
 pub(super) async fn supported_boot_devices(
@@ -27,6 +35,100 @@ pub(super) async fn supported_boot_devices(
     Extension(view): Extension<ClientView>,
     PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
-    api.find(&ident, view.version).await?;
-    Ok(Json(json!({ "supported_boot_devices": ["uefihttp"] })))
+    let node = api.find(&ident, view.version).await?.node;
+    let bmc = api.bmc_of(&node).await?;
+    let machine = bmc.machine().await?;
+    let devices = machine.boot_devices(&machine.look().await?).await?;
+    let names: Vec<_> = devices.into_iter().map(BootDevice::name).collect();
+    Ok(Json(json!({ "supported_boot_devices": names })))
+}
+
+pub(super) async fn set_boot_device(
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
+) -> Result<StatusCode, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    let wanted = management::boot_device(&body)?;
+    let device = BootDevice::named(wanted.device).ok_or_else(|| {
+        ApiError::bad_request(format!("Invalid boot device {} specified.", wanted.device))
+    })?;
+    let enabled =
+        if wanted.persistent { OverrideEnabled::Continuous } else { OverrideEnabled::Once };
+    let node = api.free(&node, &ident, may_change_boot).await?;
+    let bmc = api.bmc_of(&node).await?;
+    let machine = bmc.machine().await?;
+    machine.set_boot_device(&machine.look().await?, device, enabled).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Upstream answers 202 before it asks the BMC; here the BMC has shown the mode by then.
+pub(super) async fn set_boot_mode(
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    let wanted = management::boot_mode(&body)?;
+    let mode = BootMode::named(wanted).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "Invalid boot mode {wanted} requested for node. Allowed boot modes are: uefi, bios"
+        ))
+    })?;
+    let node = api.free(&node, &ident, may_change_boot).await?;
+    let bmc = api.bmc_of(&node).await?;
+    let machine = bmc.machine().await?;
+    machine.set_boot_mode(&machine.look().await?, mode).await?;
+    Ok(accepted(&view, &node))
+}
+
+/// An NMI may be what a boot that hangs needs, so it is also sent during one.
+pub(super) async fn inject_nmi(
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+) -> Result<StatusCode, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    let node = api.free(&node, &ident, |_| Ok(())).await?;
+    let bmc = api.bmc_of(&node).await?;
+    let machine = bmc.machine().await?;
+    machine.interrupt(&machine.look().await?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// A boot under way has its own override, which another one would replace.
+fn may_change_boot(node: &Node) -> Result<(), ApiError> {
+    match node.live_attempt() {
+        None => Ok(()),
+        Some(_) => Err(ApiError::conflict(format!(
+            "Node {} is in a boot of this service, which has set the boot device and boot mode itself: they can be set \
+             when the boot is over.",
+            node.uuid
+        ))),
+    }
+}
+
+impl ApiContext {
+    /// The BMC of a node, for a request whose client waits.
+    async fn bmc_of<'n>(&'n self, node: &'n Node) -> Result<BmcClient<'n>, ApiError> {
+        Ok(BmcClient::of(&self.bmcs, node, &self.recorder, API_PATIENCE).await?)
+    }
+
+    /// The node, after waiting shortly for a worker that holds it, if `check` allows the request. Work that begins later, while the BMC
+    /// is asked, is not kept off: it sets and reads back its own boot.
+    async fn free(
+        &self,
+        node: &Node,
+        ident: &str,
+        check: impl Fn(&Node) -> Result<(), ApiError>,
+    ) -> Result<Node, ApiError> {
+        let decide = |node: &Node| {
+            Self::still_called(node, ident)?;
+            check(node)?;
+            Ok::<_, ApiError>(node.clone())
+        };
+        Ok(self.nodes.set(node.uuid, decide).await?)
+    }
 }

@@ -82,7 +82,7 @@ impl ApiContext {
 }
 
 /// 202: the change is under way, and the states show its progress.
-fn accepted(view: &ClientView, node: &Node) -> Response {
+pub(super) fn accepted(view: &ClientView, node: &Node) -> Response {
     let location = view.url(&format!("nodes/{}/states", node.uuid));
     (StatusCode::ACCEPTED, [(header::LOCATION, location)]).into_response()
 }

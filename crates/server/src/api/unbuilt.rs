@@ -36,8 +36,7 @@ pub(super) async fn not_ours(
 ) -> Result<StatusCode, ApiError> {
     api.find(&ident, view.version).await?;
     Err(ApiError::bad_request(
-        "This is not supported by this service: each boot sets boot device and boot mode itself, and the rest is left as \
-         the operator set it.",
+        "This is not supported by this service: it is left as the operator set it.",
     ))
 }
 
