@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use bmc::config::{Architecture, FirmwareConfig};
+use redfish::emulator::Platform;
 
 /// The address of the lab's BMC.
 pub const BMC: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000);
@@ -25,6 +26,8 @@ pub struct LabMachine {
     pub(super) firmware: FirmwareConfig,
     architecture: Architecture,
     refuses_override: bool,
+    /// The platform of its BMC, by its name in the settings of `ferroboot bmc`.
+    platform: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,7 @@ impl LabMachine {
             firmware: FirmwareConfig::default(),
             architecture: Architecture::X64,
             refuses_override: false,
+            platform: None,
         }
     }
 
@@ -79,6 +83,13 @@ impl LabMachine {
         Self { refuses_override: true, ..self }
     }
 
+    /// The same machine with a BMC of this platform, by its name in the settings of `ferroboot bmc`. It must be the only
+    /// machine, as most vendors' BMCs have one.
+    #[must_use]
+    pub fn on_platform(self, platform: &'static str) -> Self {
+        Self { platform: Some(platform), ..self }
+    }
+
     /// The MAC address of the boot card.
     #[must_use]
     pub fn mac(&self) -> String {
@@ -88,7 +99,9 @@ impl LabMachine {
     /// The path of its system at the BMC.
     #[must_use]
     pub fn system(&self) -> String {
-        format!("/redfish/v1/Systems/{}", self.name)
+        let platform = self.platform.map(|name| serde_json::from_value(name.into()));
+        let platform: Platform = platform.and_then(Result::ok).unwrap_or_default();
+        platform.system_path(&self.name)
     }
 
     /// The UUID for its enrollment.
@@ -160,6 +173,9 @@ impl LabMachine {
             }
         }
         text.push_str("]\n");
+        if let Some(platform) = self.platform {
+            let _ = writeln!(text, "platform = {platform:?}");
+        }
         if self.refuses_override {
             let _ = write!(
                 text,

@@ -14,6 +14,7 @@ mod leases;
 mod main_job;
 mod matrix;
 mod neighbours;
+mod platforms;
 mod providers;
 mod proxy;
 mod story;

@@ -117,7 +117,11 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
             );
         }
         if need.advises {
-            warnings.extend(bios::http_support(&self.attributes().await?));
+            // The way by Dell's HTTP device enables it.
+            let device = if need.by_url { Some("HttpDev1EnDis") } else { None };
+            let mut attributes = self.attributes().await?;
+            attributes.retain(|name, _| Some(name.as_str()) != device);
+            warnings.extend(bios::http_support(&attributes));
         }
         let plan = match (need.by_url, need.media) {
             (_, MediaUse::Only) => self.virtual_media(&shown).await?,
