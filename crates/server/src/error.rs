@@ -259,23 +259,28 @@ impl From<BadTraits> for ApiError {
 
 impl From<BmcError> for ApiError {
     fn from(error: BmcError) -> Self {
-        let status = match error {
-            BmcError::Setting(_) | BmcError::System(NotOneSystem::Several(_)) => {
-                StatusCode::BAD_REQUEST
+        match error {
+            // The text begins with the name of the setting.
+            BmcError::Setting(wrong) => {
+                Self::bad_request(format!("The BMC cannot be used: {wrong}."))
+            }
+            BmcError::System(NotOneSystem::Several(_)) => {
+                Self::bad_request(sentence(&error.to_string()))
             }
             // Upstream's RedfishError.
             BmcError::System(NotOneSystem::Failure(_))
             | BmcError::Failure(_)
             | BmcError::NotSet(_)
-            | BmcError::Slow(_) => StatusCode::INTERNAL_SERVER_ERROR,
-        };
-        Self::application(status, format!("The BMC cannot be used: {error}."))
+            | BmcError::Slow(_) => {
+                Self::application(StatusCode::INTERNAL_SERVER_ERROR, sentence(&error.to_string()))
+            }
+        }
     }
 }
 
 impl From<BmcFailure> for ApiError {
     fn from(failure: BmcFailure) -> Self {
-        Self::application(StatusCode::INTERNAL_SERVER_ERROR, sentence(&failure.to_string()))
+        BmcError::Failure(failure).into()
     }
 }
 

@@ -2,6 +2,11 @@
 //!
 //! `scripts/python-venv` installs them, in `target/venv` or `$FERROBOOT_VENV`.
 
+#![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
+
+#[expect(dead_code, reason = "only other tests hold answers and boot machines")]
+mod bmc;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Output;
@@ -124,7 +129,8 @@ async fn what_is_refused_is_a_sentence_at_the_operators_terminal() {
         ("node inspect n1", "\"inspect\" is not supported by this service. It has \"manage\", "),
         ("node deploy n1", "\"active\" can not be performed on node"),
         ("node clean n1 --clean-steps []", "clean_steps"),
-        ("node boot device set n1 pxe", "each boot sets boot device and boot mode itself"),
+        ("node boot device set n1 pxe", "No usable answer from the BMC to the list of systems"),
+        ("node boot device set n1 safe", "Invalid boot device safe specified."),
         (
             "port create --node 8f259d3d-81a7-49cf-a5c3-8f0ec4d9c39f 52:54:00:00:00:01",
             "Node 8f259d3d",
@@ -143,6 +149,33 @@ async fn what_is_refused_is_a_sentence_at_the_operators_terminal() {
     let boot = of("boot").unwrap();
     assert_eq!(boot["Result"], false);
     assert!(boot["Reason"].as_str().unwrap().contains("Connection refused"), "{boot}");
+}
+
+#[tokio::test]
+async fn the_baremetal_command_sets_the_boot_device_and_mode_and_sends_an_nmi() {
+    let service = Service::start().await;
+    let bmc = bmc::Bmc::start(bmc::NO_FAULTS).await;
+    let login = format!(
+        "--driver-info redfish_username={} --driver-info redfish_password={}",
+        bmc::USERNAME,
+        bmc::PASSWORD
+    );
+    let address = format!("--driver-info redfish_address={}", bmc.url());
+    service.run(&format!("node create --driver redfish --name n1 {address} {login}")).await;
+
+    service.run("node boot device set n1 disk --persistent").await;
+    service.run("node boot mode set n1 uefi").await;
+    bmc.switch_on();
+    service.run("node inject nmi n1").await;
+
+    let shown = service.json("node boot device show n1").await;
+    assert_eq!(shown, json!({ "boot_device": "disk", "persistent": true }));
+    let supported = service.json("node boot device show n1 --supported").await;
+    assert_eq!(supported["supported_boot_devices"], "pxe, disk, cdrom, bios, uefihttp");
+    assert_eq!(bmc.changes(), ["PATCH Continuous UEFI Hdd", "POST Nmi"]);
+    let refused = service.baremetal("node boot mode set n1 bios").await;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("it allows BootSourceOverrideMode as UEFI only"), "{said}");
 }
 
 #[tokio::test]
