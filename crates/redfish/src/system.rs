@@ -100,8 +100,50 @@ impl<'v> BootObject<'v> {
         is_set || self.has_url()
     }
 
-    /// Whether `HttpBootUri` is set.
+    /// Whether `HttpBootUri` is set. sushy-tools shows the text `None` where it is not.
     pub(crate) fn has_url(self) -> bool {
-        self.text("HttpBootUri").is_some_and(|url| !url.is_empty())
+        self.text("HttpBootUri").is_some_and(|url| !matches!(url, "" | "None"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn view(boot: Value) -> SystemView {
+        let path = "/redfish/v1/Systems/1".to_owned();
+        SystemView(RedfishResource { path, etag: None, body: json!({ "Boot": boot }) })
+    }
+
+    #[test]
+    fn an_override_is_what_boots_something_else_than_usual() {
+        let shown = |enabled, target, url| {
+            view(json!({
+                "BootSourceOverrideEnabled": enabled, "BootSourceOverrideTarget": target, "HttpBootUri": url,
+            }))
+        };
+
+        assert!(shown("Once", "UefiHttp", json!(null)).is_overridden());
+        assert!(shown("Disabled", "None", json!("http://10.0.0.1/boot.iso")).is_overridden());
+        for empty in [json!(null), json!(""), json!("None")] {
+            assert!(!shown("Disabled", "UefiHttp", empty.clone()).is_overridden(), "{empty}");
+            assert!(!shown("Continuous", "None", empty.clone()).is_overridden(), "{empty}");
+        }
+    }
+
+    #[test]
+    fn a_power_state_that_is_not_shown_is_not_guessed() {
+        let power = |shown: Value| {
+            let path = "/redfish/v1/Systems/1".to_owned();
+            let body = json!({ "PowerState": shown });
+            SystemView(RedfishResource { path, etag: None, body }).power()
+        };
+
+        assert_eq!(power(json!("PoweringOn")), SystemPower::On);
+        assert_eq!(power(json!("PoweringOff")), SystemPower::Changing);
+        assert_eq!(power(json!("Paused")), SystemPower::Changing);
+        assert_eq!(power(json!(null)), SystemPower::Unknown);
     }
 }
