@@ -22,7 +22,7 @@ const UNBUILT: [(&str, &str); 7] = [
 ];
 
 /// The properties of `driver_info`, and their descriptions.
-const PROPERTIES: [(&str, &str); 18] = [
+const PROPERTIES: [(&str, &str); 19] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
     ("redfish_username", "User account with admin or server-profile access privilege."),
@@ -36,6 +36,10 @@ const PROPERTIES: [(&str, &str); 18] = [
     (
         "redfish_tls",
         "modern (the default), or legacy for an old BMC: TLS 1.0 and 1.1, RSA key exchange, SHA-1.",
+    ),
+    (
+        "redfish_power_change_timeout",
+        "Seconds within which the machine's power must follow a reset, 10 to 600; by default the service's.",
     ),
     ("deploy_kernel", "URL of the deployment kernel; by default our own."),
     ("deploy_ramdisk", "URL of the ramdisk to boot for cleaning; by default our own."),

@@ -110,6 +110,7 @@ fn bmc(node: &Node) -> Result<(), String> {
     without_password(node, "redfish_address", "set redfish_username and redfish_password")?;
     one_of(node, "redfish_auth_type", &["basic", "session", "auto"])?;
     one_of(node, "redfish_tls", &["modern", "legacy"])?;
+    power_change_timeout(node)?;
     match node.driver_info.get("redfish_system_id") {
         None => Ok(()),
         Some(Value::String(path)) if path.starts_with('/') => Ok(()),
@@ -117,6 +118,25 @@ fn bmc(node: &Node) -> Result<(), String> {
                         as /redfish/v1/Systems/1"
             .to_owned()),
     }
+}
+
+/// Seconds within which the power of the node's machine must follow a reset; `None` if the node has no time of its own.
+///
+/// # Errors
+/// The setting is not a number of seconds from 10 to 600; in words.
+pub fn power_change_timeout(node: &Node) -> Result<Option<u32>, String> {
+    const KEY: &str = "redfish_power_change_timeout";
+    let secs = match node.driver_info.get(KEY) {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number.as_u64().and_then(|secs| u32::try_from(secs).ok()),
+        // The command line sends texts.
+        Some(Value::String(text)) => text.parse().ok(),
+        Some(Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_)) => None,
+    };
+    let fitting = secs.filter(|secs| (10..=600).contains(secs));
+    fitting
+        .map(Some)
+        .ok_or_else(|| format!("driver_info/{KEY} must be a number of seconds from 10 to 600"))
 }
 
 fn one_of(node: &Node, key: &str, values: &[&str]) -> Result<(), String> {
@@ -280,6 +300,25 @@ mod tests {
             let validation = Validation::of_settings(&node, &[]);
             assert!(validation.power.is_err() || validation.boot.is_err(), "{url}");
             assert!(!validation.show().to_string().contains("geheim"), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_power_change_is_a_number_of_seconds_within_bounds() {
+        let of = |value: Value| {
+            let mut node = good();
+            node.driver_info.insert("redfish_power_change_timeout".into(), value);
+            (power_change_timeout(&node), Validation::of_settings(&node, &[]).power.is_ok())
+        };
+
+        assert_eq!(power_change_timeout(&good()), Ok(None));
+        assert_eq!(of(json!(180)), (Ok(Some(180)), true));
+        assert_eq!(of(json!("180")), (Ok(Some(180)), true));
+        for wrong in
+            [json!(9), json!(601), json!(-1), json!(90.5), json!("soon"), json!(null), json!([])]
+        {
+            let (secs, is_good) = of(wrong.clone());
+            assert!(secs.is_err() && !is_good, "{wrong}");
         }
     }
 

@@ -150,6 +150,7 @@ impl Config {
     /// The wrong setting.
     pub fn check(&self) -> Result<()> {
         self.api.check()?;
+        self.power.check()?;
         self.agent.check()?;
         self.boot.check()?;
         self.clean.check()?;

@@ -133,6 +133,7 @@ impl Services {
             allows_pxe: config.dhcp.tftp,
             providers: self.providers.clone(),
             policy: config.policy(),
+            power_change: config.power.change_timeout(),
             power_sync: config.power.sync_interval(),
             loader: config.boot.http_loader,
             strangers: self.strangers.clone(),

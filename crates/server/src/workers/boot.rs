@@ -9,7 +9,7 @@ use super::boot_target::{NoBootTarget, prepare_override};
 use super::context::{WorkerContext, attempt_of};
 use super::not_carried_out::NotCarriedOut;
 use super::power::plan::PowerPlan;
-use super::power::{BMC_PATIENCE, PlanPause, carry_out};
+use super::power::{BMC_PATIENCE, PlanPause, carry_out, power_change};
 use super::way::WayOfBoot;
 use super::work_place::WorkPlace;
 
@@ -49,7 +49,7 @@ async fn boot(
     let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
     let ports = claimed.ports.iter().map(|port| &**port);
     let mut way = WayOfBoot::new(node, attempt, ports);
-    let mut plan = PowerPlan::boot(claimed.progress);
+    let mut plan = PowerPlan::boot(claimed.progress).within(power_change(context, node));
     // Preparation can fail, and the machine is then switched off. A machine that was switched on before a crash needs
     // no preparation, so the plan reads the machine's state first.
     while carry_out(context, claimed, &mut plan, Some(&mut way), BMC_PATIENCE).await?

@@ -35,6 +35,8 @@ pub struct WorkerContext {
     pub providers: Providers,
     /// The timeouts.
     pub policy: Policy,
+    /// Time within which a machine's power must follow a reset, unless its node has another one.
+    pub power_change: Duration,
     /// Interval of power readings of resting machines; never if `None`.
     pub power_sync: Option<Duration>,
     /// Strangers that requested a boot, for diagnoses.

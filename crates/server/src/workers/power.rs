@@ -4,8 +4,9 @@ pub(super) mod plan;
 
 use std::time::Duration;
 
-use provision::Event;
+use ironic::validate::power_change_timeout;
 use provision::state::{PowerState, PowerTarget};
+use provision::{Event, Node};
 use redfish::system::SystemPower;
 use redfish::ways::ChosenWay;
 use store::{Claimed, WorkError};
@@ -56,7 +57,8 @@ async fn set_power(
     let instance = instance_attempt(node).filter(|_| target.leads_to() == PowerState::On);
     let ports = claimed.ports.iter().map(|port| &**port);
     let mut way = instance.map(|attempt| WayOfBoot::new(node, attempt, ports));
-    let mut plan = PowerPlan::power(target, instance.is_some(), claimed.progress);
+    let mut plan = PowerPlan::power(target, instance.is_some(), claimed.progress)
+        .within(power_change(context, node));
     while carry_out(context, claimed, &mut plan, way.as_mut(), BMC_PATIENCE).await?
         == PlanPause::Prepare
     {
@@ -64,6 +66,12 @@ async fn set_power(
         plan.prepared(prepare_override(context, node, &claimed.ports, attempt).await?);
     }
     Ok(())
+}
+
+/// Time within which the power of the node's machine must follow a reset.
+pub(super) fn power_change(context: &WorkerContext, node: &Node) -> Duration {
+    let own = power_change_timeout(node).ok().flatten();
+    own.map_or(context.power_change, |secs| Duration::from_secs(secs.into()))
 }
 
 /// The point at which the execution of a plan paused.

@@ -14,8 +14,8 @@ use uuid::Uuid;
 use self::plan::{TearDownAction, TearDownPlan};
 use super::context::WorkerContext;
 use super::not_carried_out::NotCarriedOut;
-use super::power::carry_out;
 use super::power::plan::PowerPlan;
+use super::power::{carry_out, power_change};
 use super::way::changes_of;
 
 /// Time limit for an external DHCP service's withdrawal, which is retried later.
@@ -46,8 +46,9 @@ async fn switch_off(
     let mut plan = TearDownPlan::new(attempt);
     loop {
         let changes = changes_of(context.nodes.store(), &claimed.node, attempt).await?;
-        let mut power = PowerPlan::tear_down(changes);
-        let tried = match carry_out(context, claimed, &mut power, None, TRY).await {
+        let change = power_change(context, &claimed.node);
+        let mut power = PowerPlan::tear_down(changes).within(change);
+        let tried = match carry_out(context, claimed, &mut power, None, TRY + change).await {
             Err(NotCarriedOut::Work(failed)) => return Err(failed),
             tried => tried.map(drop).map_err(|failed| failed.to_string()),
         };

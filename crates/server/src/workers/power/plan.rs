@@ -19,7 +19,7 @@ use thiserror::Error;
 /// Number of checks, a second apart, until a reset from before a crash must be visible. They are counted in the
 /// store, so that even a daemon that restarts every few seconds gets past them.
 const RESET_SHOWS: u8 = 10;
-/// Time for a forced power change; some BMCs take a minute.
+/// Time for a forced power change, unless the settings have another one; some BMCs take a minute.
 const POWER_FOLLOWS: Duration = Duration::from_secs(90);
 /// Time for a shutdown by the operating system: Ironic's `[conductor]soft_power_off_timeout`.
 const SHUT_DOWN: Duration = Duration::from_secs(600);
@@ -32,6 +32,8 @@ pub(crate) struct PowerPlan {
     end: PowerEnd,
     /// The phase in the store.
     phase: BootPhase,
+    /// Time for a forced power change.
+    change_takes: Duration,
     /// The last executed action.
     last: Option<PlannedAction>,
 }
@@ -113,12 +115,15 @@ pub(crate) enum PlannedAction {
 pub(crate) enum PowerPlanFailure {
     /// The power state does not change.
     #[error(
-        "the BMC took the reset, but {} s later the machine is still not {wanted}",
-        POWER_FOLLOWS.as_secs()
+        "the BMC took the reset, but {} s later the machine is still not {wanted} (change_timeout_secs in [power], or \
+         redfish_power_change_timeout in driver_info)",
+        waited.as_secs()
     )]
     PowerStays {
         /// `on` or `off`.
         wanted: &'static str,
+        /// The time since the reset.
+        waited: Duration,
     },
     /// The operating system does not shut down.
     #[error("the system did not end itself within {} s", SHUT_DOWN.as_secs())]
@@ -155,7 +160,12 @@ impl PowerPlan {
     }
 
     fn new(off: Option<SwitchOff>, end: PowerEnd, phase: BootPhase) -> Self {
-        Self { off, end, phase, last: None }
+        Self { off, end, phase, change_takes: POWER_FOLLOWS, last: None }
+    }
+
+    /// The same plan with another time for a forced power change.
+    pub(crate) fn within(self, change_takes: Duration) -> Self {
+        Self { change_takes, ..self }
     }
 
     /// Sets the override of a prepared boot.
@@ -200,13 +210,15 @@ impl PowerPlan {
                 BootPhase::SeenOff(_) => Ok(PlannedAction::LookAgain),
             },
             Some(PlannedAction::PowerOff) => {
-                Ok(PlannedAction::AwaitOff { patience: POWER_FOLLOWS })
+                Ok(PlannedAction::AwaitOff { patience: self.change_takes })
             }
             Some(PlannedAction::ShutDown) => Ok(PlannedAction::AwaitOff { patience: SHUT_DOWN }),
             Some(PlannedAction::AwaitOff { .. }) => self.awaited_off(shown),
             Some(PlannedAction::SetBoot(boot)) => Ok(PlannedAction::ReadBack(boot.clone())),
             Some(PlannedAction::ReadBack(_)) => Ok(PlannedAction::Note(BootPhase::PoweringOn)),
-            Some(PlannedAction::PowerOn) => Ok(PlannedAction::AwaitOn { patience: POWER_FOLLOWS }),
+            Some(PlannedAction::PowerOn) => {
+                Ok(PlannedAction::AwaitOn { patience: self.change_takes })
+            }
             Some(PlannedAction::AwaitOn { .. }) => self.awaited_on(shown),
             Some(PlannedAction::UndoBoot(_) | PlannedAction::Done) => Ok(PlannedAction::Done),
         }
@@ -259,7 +271,7 @@ impl PowerPlan {
             SystemPower::Off => self.when_off(shown),
             // Some BMCs show no power state during the machine's self-test.
             SystemPower::On | SystemPower::Changing | SystemPower::Unknown => {
-                PlannedAction::AwaitOn { patience: POWER_FOLLOWS }
+                PlannedAction::AwaitOn { patience: self.change_takes }
             }
         }
     }
@@ -284,7 +296,7 @@ impl PowerPlan {
                 Err(PowerPlanFailure::SystemRuns)
             }
             (SystemPower::On | SystemPower::Changing, Some(SwitchOff::AtOnce) | None) => {
-                Err(PowerPlanFailure::PowerStays { wanted: "off" })
+                Err(PowerPlanFailure::PowerStays { wanted: "off", waited: self.change_takes })
             }
         }
     }
@@ -315,7 +327,7 @@ impl PowerPlan {
             (_, SystemPower::On) => Ok(PlannedAction::Done),
             (_, SystemPower::Unknown) => Err(PowerPlanFailure::PowerUnknown),
             (_, SystemPower::Off | SystemPower::Changing) => {
-                Err(PowerPlanFailure::PowerStays { wanted: "on" })
+                Err(PowerPlanFailure::PowerStays { wanted: "on", waited: self.change_takes })
             }
         }
     }
@@ -402,7 +414,7 @@ mod tests {
             Ok(PlannedAction::LookAgain) => "look again".to_owned(),
             Ok(PlannedAction::Done) => "done".to_owned(),
             Err(PowerPlanFailure::PowerUnknown) => "fail: unknown".to_owned(),
-            Err(PowerPlanFailure::PowerStays { wanted }) => format!("fail: not {wanted}"),
+            Err(PowerPlanFailure::PowerStays { wanted, .. }) => format!("fail: not {wanted}"),
             Err(PowerPlanFailure::SystemRuns) => "fail: system runs".to_owned(),
         }
     }
