@@ -3,12 +3,13 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use hardware::{BootChange, BootWayKind, Mac};
+use hardware::{BootChange, BootWayKind, HttpMethod, Mac, RedfishPurpose};
 use http::Method;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::channel::{BmcChannel as _, RedfishRequest};
 use crate::emulator::{EmulatedFault, EmulatedPower, FaultRule, NextBoot, Platform};
 use crate::facts::BmcFacts;
 use crate::in_memory::{InMemoryBmc, MAC};
@@ -108,6 +109,31 @@ async fn what_a_boot_changed_is_undone_on_each_platform() {
             assert!(!is_ours, "{platform:?} {need:?} still boots from {URL}");
         }
     }
+}
+
+#[tokio::test]
+async fn attributes_that_somebody_else_has_staged_are_not_lost_with_the_job_of_a_boot() {
+    const SETTINGS: &str = "/redfish/v1/Systems/System.Embedded.1/Bios/Settings";
+    let (bmc, macs) = (InMemoryBmc::new(Platform::DellIdrac9), macs());
+    let course = boot(&bmc, &by_url(&macs)).await.unwrap();
+    let staged = RedfishRequest {
+        purpose: RedfishPurpose::SetBios,
+        method: HttpMethod::Patch,
+        path: SETTINGS.to_owned(),
+        if_match: None,
+        body: Some(json!({
+            "@Redfish.SettingsApplyTime": {"ApplyTime": "OnReset"},
+            "Attributes": {"PxeDev1EnDis": "Disabled"},
+        })),
+    };
+    bmc.pause(Duration::from_secs(600)).await;
+    assert!(bmc.exchange(&staged).await.unwrap().status.is_success());
+
+    end(&bmc, course.way.changes()).await;
+
+    let pending = &bmc.resource(SETTINGS)["Attributes"];
+    assert_eq!(pending["PxeDev1EnDis"], "Disabled", "{pending}");
+    assert_eq!(pending["HttpDev1Uri"], "", "{pending}");
 }
 
 #[tokio::test]

@@ -116,9 +116,11 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         }
         let purpose = RedfishPurpose::SetBios;
         match self.service().patch(purpose, &resource, body.clone(), TaskEnd::AtReset).await {
-            // The boot never ran its own job.
+            // The boot never ran its own job. What else that job would have set stays pending.
             Err(failure) if failure.has_message("SYS011") => {
-                self.delete_bios_jobs(settings).await?;
+                let mut waiting = self.delete_bios_jobs(settings).await?;
+                waiting.insert(attribute.to_owned(), json!(""));
+                body["Attributes"] = waiting.into();
                 self.service().patch(purpose, &resource, body, TaskEnd::AtReset).await.map(drop)
             }
             done => done.map(drop),
