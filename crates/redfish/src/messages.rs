@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::channel::RedfishRequest;
 use crate::lenient_json::sanitized_json;
 
 /// Length limit of a message for operators, in characters.
@@ -19,11 +20,31 @@ pub(crate) struct RefusalReasons {
 /// The messages of a Redfish error body, in words. A web page is named as such. At most 500 characters.
 #[must_use]
 pub fn words_of(body: &[u8]) -> String {
-    RefusalReasons::of(body).words
+    RefusalReasons::of_body(body).words
+}
+
+/// The same for the answer to `request`. BMCs quote what they refuse: a boot URL, whose ticket is a secret, is left out.
+#[must_use]
+pub fn words_of_refusal(request: &RedfishRequest, body: &[u8]) -> String {
+    RefusalReasons::of(request, body).words
 }
 
 impl RefusalReasons {
-    pub(crate) fn of(body: &[u8]) -> Self {
+    /// The reasons in the answer to `request`, without the URLs that it has.
+    pub(crate) fn of(request: &RedfishRequest, body: &[u8]) -> Self {
+        let mut urls = Vec::new();
+        collect_urls(request.body.as_ref(), &mut urls);
+        let mut text = String::from_utf8_lossy(body).into_owned();
+        for url in urls {
+            // JSON may escape the slashes.
+            for quoted in [url.to_owned(), url.replace('/', "\\/")] {
+                text = text.replace(&quoted, "(the boot URL)");
+            }
+        }
+        Self::of_body(text.as_bytes())
+    }
+
+    fn of_body(body: &[u8]) -> Self {
         let Some(json) = sanitized_json(body) else {
             let words = text_of(body).chars().take(MOST).collect();
             return Self { words, ids: Vec::new() };
@@ -40,6 +61,18 @@ impl RefusalReasons {
         }
         reasons.words = words.join("; ").chars().take(MOST).collect();
         reasons
+    }
+}
+
+/// The URLs in a request's body.
+fn collect_urls<'v>(value: Option<&'v Value>, urls: &mut Vec<&'v str>) {
+    match value {
+        Some(Value::String(text)) if text.contains("://") => urls.push(text),
+        Some(Value::Array(items)) => items.iter().for_each(|item| collect_urls(Some(item), urls)),
+        Some(Value::Object(items)) => {
+            items.values().for_each(|item| collect_urls(Some(item), urls));
+        }
+        Some(Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_)) | None => {}
     }
 }
 
@@ -155,7 +188,26 @@ mod tests {
     fn the_identifiers_of_messages_are_kept() {
         let body = json!({"error": {"@Message.ExtendedInfo": [{"MessageId": "IDRAC.2.8.SYS011"}]}});
 
-        assert_eq!(RefusalReasons::of(body.to_string().as_bytes()).ids, ["IDRAC.2.8.SYS011"]);
+        assert_eq!(RefusalReasons::of_body(body.to_string().as_bytes()).ids, ["IDRAC.2.8.SYS011"]);
+    }
+
+    #[test]
+    fn a_boot_url_that_a_bmc_quotes_is_left_out() {
+        let url = "http://10.0.0.1/boot/s3cret/boot.iso";
+        let request = RedfishRequest {
+            purpose: hardware::RedfishPurpose::BootOverride,
+            method: hardware::HttpMethod::Patch,
+            path: "/redfish/v1/Systems/1".to_owned(),
+            if_match: None,
+            body: Some(json!({"Boot": {"HttpBootUri": url, "BootSourceOverrideEnabled": "Once"}})),
+        };
+        let quoted =
+            json!({"error": {"message": format!("The value {url} is not accepted.")}}).to_string();
+
+        for body in [quoted.clone(), quoted.replace('/', "\\/"), format!("no: {url}")] {
+            let words = words_of_refusal(&request, body.as_bytes());
+            assert!(words.contains("(the boot URL)") && !words.contains("s3cret"), "{words}");
+        }
     }
 
     #[test]

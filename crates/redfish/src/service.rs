@@ -6,6 +6,7 @@ use std::time::Duration;
 use hardware::{HttpMethod, RedfishPurpose};
 use http::StatusCode;
 use serde_json::Value;
+use url::{Position, Url};
 
 use crate::channel::{BmcChannel, ChannelFailure, RedfishAnswer, RedfishRequest};
 use crate::failure::BmcFailure;
@@ -74,14 +75,19 @@ enum IfMatch {
 struct WaitBudget {
     left: Duration,
     next: Duration,
+    longest: Duration,
 }
 
 impl WaitBudget {
+    fn new(patience: Duration, longest: Duration) -> Self {
+        Self { left: patience, next: Duration::from_secs(1), longest }
+    }
+
     /// The next wait: what the BMC asks for, else twice the one before. `None` if the time is over.
     fn next(&mut self, asked: Option<Duration>, at_least: Duration) -> Option<Duration> {
         let own = self.next.max(at_least);
-        let wait = asked.map_or(own, |asked| asked.max(Duration::from_secs(1))).min(LONGEST_WAIT);
-        self.next = (own * 2).min(LONGEST_WAIT);
+        let wait = asked.map_or(own, |asked| asked.max(Duration::from_secs(1))).min(self.longest);
+        self.next = (own * 2).min(self.longest);
         let wait = wait.min(self.left);
         self.left -= wait;
         (!wait.is_zero()).then_some(wait)
@@ -218,7 +224,7 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
     ) -> Result<(String, RedfishAnswer), BmcFailure> {
         let purpose = request.purpose;
         let mut request = request.clone();
-        let mut budget = WaitBudget { left: self.patience, next: Duration::from_secs(1) };
+        let mut budget = WaitBudget::new(self.patience, LONGEST_WAIT);
         let (mut silent, mut redirects) = (0, 0);
         loop {
             let answer = match self.channel.exchange(&request).await {
@@ -244,7 +250,7 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
                 request.path = self.redirected(&request, &answer, redirects)?;
                 continue;
             }
-            let refused = refused(purpose, &answer);
+            let refused = refused(&request, &answer);
             let at_least = quirks::wait_of_a_busy_bmc(&refused);
             let wait = at_least.and_then(|at_least| budget.next(answer.retry_after, at_least));
             let Some(wait) = wait else { return Err(refused) };
@@ -273,7 +279,7 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
         let same_host = target.as_ref().is_ok_and(|target| target.origin() == address.origin());
         match target {
             Ok(target) if same_host && !location.is_empty() && redirects <= REDIRECTS => {
-                Ok(target.path().to_owned())
+                Ok(path_and_query(&target))
             }
             Ok(_) | Err(_) => {
                 let shown: String = location.chars().take(200).collect();
@@ -310,7 +316,7 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
     fn path_here(&self, location: &str) -> Option<String> {
         let address = self.channel.address();
         let target = address.join(location).ok()?;
-        (target.origin() == address.origin()).then(|| target.path().to_owned())
+        (target.origin() == address.origin()).then(|| path_and_query(&target))
     }
 
     /// Reads a task (`Task`, DSP0266 §14), or its monitor, until it is over.
@@ -324,11 +330,10 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
         first: Option<Duration>,
     ) -> Result<(), BmcFailure> {
         let request = request(RedfishPurpose::AwaitTask, HttpMethod::Get, path, None);
-        let mut budget = WaitBudget { left: self.patience, next: Duration::from_secs(1) };
+        let mut budget = WaitBudget::new(self.patience, LONGEST_TASK_WAIT);
         let mut asked = first;
         loop {
-            let wait = budget.next(asked, Duration::ZERO).map(|wait| wait.min(LONGEST_TASK_WAIT));
-            let Some(wait) = wait else {
+            let Some(wait) = budget.next(asked, Duration::ZERO) else {
                 let (state, message) = ("Running".to_owned(), "it takes too long".to_owned());
                 return Err(BmcFailure::TaskFailed { purpose, state, message });
             };
@@ -404,9 +409,14 @@ fn request(
     RedfishRequest { purpose, method, path: path.to_owned(), if_match: None, body }
 }
 
-fn refused(purpose: RedfishPurpose, answer: &RedfishAnswer) -> BmcFailure {
-    let RefusalReasons { words: message, ids } = RefusalReasons::of(&answer.body);
-    BmcFailure::Refused { purpose, status: answer.status, message, ids }
+fn refused(request: &RedfishRequest, answer: &RedfishAnswer) -> BmcFailure {
+    let RefusalReasons { words: message, ids } = RefusalReasons::of(request, &answer.body);
+    BmcFailure::Refused { purpose: request.purpose, status: answer.status, message, ids }
+}
+
+/// What a request for a URL names after the host.
+fn path_and_query(url: &Url) -> String {
+    url[Position::BeforePath..Position::AfterQuery].to_owned()
 }
 
 fn is_missing(status: StatusCode) -> bool {

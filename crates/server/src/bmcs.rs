@@ -12,7 +12,7 @@ use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
 use redfish::facts::BmcFacts;
 use redfish::failure::BmcFailure;
 use redfish::machine::{NotOneSystem, RedfishSystem};
-use redfish::messages::words_of;
+use redfish::messages::words_of_refusal;
 use redfish::ways::{BootNeed, BootNotSet, ChosenWay, MediaUse};
 use thiserror::Error;
 use tracing::debug;
@@ -146,7 +146,7 @@ fn what(
 ) -> BootEventKind {
     let error = match answer {
         Ok(answer) if answer.status.is_client_error() || answer.status.is_server_error() => {
-            Some(words_of(&answer.body))
+            Some(words_of_refusal(request, &answer.body))
         }
         Ok(_) => None,
         Err(failure) => Some(failure.to_string()),

@@ -55,7 +55,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 // Some BMCs show the name of the file alone.
                 let file = wanted.rsplit('/').next().unwrap_or_default();
                 if !shown.as_deref().is_some_and(|shown| shown.ends_with(file)) {
-                    kept("Image", wanted, shown.as_deref())?;
+                    kept_url("Image", wanted, shown.as_deref())?;
                 }
             }
             WayPlan::BootOption { place, .. } => {
@@ -90,6 +90,16 @@ pub(super) fn kept(
     }
     let shown = shown.filter(|shown| !shown.is_empty()).unwrap_or("nothing").to_owned();
     Err(NotKept { property, wanted: wanted.to_owned(), shown })
+}
+
+/// The same for a boot URL, which has a ticket: it is not repeated in an error.
+fn kept_url(property: &'static str, wanted: &str, shown: Option<&str>) -> Result<(), NotKept> {
+    if shown == Some(wanted) {
+        return Ok(());
+    }
+    let has_other = shown.is_some_and(|shown| !shown.is_empty());
+    let shown = if has_other { "another value" } else { "nothing" }.to_owned();
+    Err(NotKept { property, wanted: "the boot URL".to_owned(), shown })
 }
 
 /// Whether an override is in force. A settings resource may be empty until the reset applies it.
@@ -159,7 +169,7 @@ fn has_uri(
             ));
             Ok(())
         }
-        shown => kept("HttpBootUri", wanted, shown),
+        shown => kept_url("HttpBootUri", wanted, shown),
     }
 }
 
@@ -172,6 +182,6 @@ fn has_attribute(
     let wanted = wanted.uri.as_deref().unwrap_or_default();
     match at.body["Attributes"][name].as_str() {
         None => Ok(()),
-        shown => kept(name, wanted, shown),
+        shown => kept_url(name, wanted, shown),
     }
 }
