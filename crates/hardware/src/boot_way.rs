@@ -81,3 +81,30 @@ pub enum BootChange {
         drive: String,
     },
 }
+
+impl BootChange {
+    /// The path of the changed resource.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        match self {
+            Self::BiosUrl { settings, .. } => settings,
+            Self::Order { resource, .. } => resource,
+            Self::Media { drive } => drive,
+        }
+    }
+}
+
+/// What the BMC holds until the change is undone.
+impl fmt::Display for BootChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BiosUrl { settings, attribute } => {
+                write!(f, "a boot URL in the BIOS attribute {attribute} at {settings}")
+            }
+            Self::Order { resource, property, before } => {
+                write!(f, "another {property} at {resource} (before: {})", before.join(", "))
+            }
+            Self::Media { drive } => write!(f, "an image in the virtual drive {drive}"),
+        }
+    }
+}

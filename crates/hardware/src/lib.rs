@@ -3,6 +3,7 @@
 //! All crates share these types. Everything here is a function of its arguments.
 
 pub mod architecture;
+pub mod bmc_observation;
 pub mod boot_way;
 pub mod client_kind;
 pub mod http_method;
@@ -10,6 +11,7 @@ pub mod mac;
 pub mod redfish_purpose;
 
 pub use architecture::{ClientArchitecture, CpuArch, NoSuchCpuArch};
+pub use bmc_observation::BmcObservation;
 pub use boot_way::{BootChange, BootWayKind};
 pub use client_kind::ClientKind;
 pub use http_method::HttpMethod;

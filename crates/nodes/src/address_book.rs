@@ -83,6 +83,7 @@ impl AddressBook {
             BootEventKind::State { .. }
             | BootEventKind::Redfish { .. }
             | BootEventKind::BootWay { .. }
+            | BootEventKind::BmcShows { .. }
             | BootEventKind::Provider { .. }
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hardware::BootChange;
 use jiff::{SignedDuration, Timestamp};
 use provision::boot::bootable;
 use provision::node::{FreshAttempt, Secret};
@@ -292,7 +293,7 @@ impl Nodes {
         Ok(())
     }
 
-    /// Deletes a node if `check` allows it.
+    /// Deletes a node if `check` allows it. Returns what boots changed at its BMC and nothing undoes any more.
     ///
     /// # Errors
     /// [`ChangeError`]; the node is still there then.
@@ -300,11 +301,11 @@ impl Nodes {
         &self,
         node: Uuid,
         check: impl Fn(&Node) -> Result<(), E>,
-    ) -> Result<(), ChangeError<E>> {
-        let number =
+    ) -> Result<Vec<BootChange>, ChangeError<E>> {
+        let (number, left) =
             patiently(|| self.store.delete_node(node, Clock::process().now(), &check)).await?;
         self.index.note_deletion(node, number);
-        Ok(())
+        Ok(left)
     }
 
     /// Adds a port.

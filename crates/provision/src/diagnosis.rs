@@ -123,6 +123,7 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
@@ -231,6 +232,7 @@ impl<'a> BootEvidence<'a> {
                     self.progress_at = Some(event.at);
                 }
             }
+            BootEventKind::BmcShows { .. } => {}
             BootEventKind::LastByte { .. } | BootEventKind::BootWay { .. } => {
                 self.progress_at = Some(event.at);
             }

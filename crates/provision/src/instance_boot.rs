@@ -89,6 +89,7 @@ fn is_end_recorded(announced: &BootEventKind, later: &[BootEvent]) -> bool {
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::LastByte { .. }
@@ -122,6 +123,7 @@ fn is_read_for_drive(node: &Node, what: &BootEventKind) -> bool {
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Agent { .. }
@@ -183,6 +185,7 @@ fn is_of_firmware(what: &BootEventKind) -> bool {
         | BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => false,

@@ -11,7 +11,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use hardware::{
-    BootChange, BootWayKind, ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose,
+    BmcObservation, BootChange, BootWayKind, ClientArchitecture, ClientKind, HttpMethod, Mac,
+    RedfishPurpose,
 };
 use jiff::Timestamp;
 use serde::de::Error as _;
@@ -87,6 +88,12 @@ pub enum BootEventKind {
         /// What the boot changes at the BMC beside the boot override, to be undone afterwards.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         changes: Vec<BootChange>,
+    },
+    /// What the BMC shows of the boot, where it differs from what was shown before.
+    BmcShows {
+        /// The observation.
+        #[serde(flatten)]
+        observation: BmcObservation,
     },
     /// An external DHCP service got a machine's boot, or its removal.
     Provider {
@@ -194,6 +201,7 @@ pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
         }
         BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
@@ -282,6 +290,7 @@ impl BootEventKind {
             Self::BootWay { platform, resource, warnings, .. } => {
                 [platform, resource].into_iter().chain(warnings).for_each(shorten);
             }
+            Self::BmcShows { observation } => observation.texts().for_each(shorten),
             Self::Provider { told, error, .. } => {
                 told.texts().for_each(shorten);
                 shorten_all([error]);
@@ -316,7 +325,7 @@ impl BootEventKind {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::State { .. } => "state",
-            Self::Redfish { .. } | Self::BootWay { .. } => "redfish",
+            Self::Redfish { .. } | Self::BootWay { .. } | Self::BmcShows { .. } => "redfish",
             Self::Provider { .. } => "provider",
             Self::Dhcp { .. } => "dhcp",
             Self::Http { .. } => "http",
@@ -348,6 +357,7 @@ impl fmt::Display for BootEventKind {
                 write!(f, "the BMC ({platform}) boots the machine by {way} at {resource}")?;
                 warnings.iter().try_for_each(|warning| write!(f, "; {warning}"))
             }
+            Self::BmcShows { observation } => observation.fmt(f),
             Self::Provider { name, told, error: None } => write!(f, "{name} was told {told}"),
             Self::Provider { name, told, error: Some(error) } => {
                 write!(f, "{name} could not be told {told} ({error})")

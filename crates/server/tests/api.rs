@@ -717,6 +717,7 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
         | BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }

@@ -111,6 +111,43 @@ async fn an_image_is_inserted_for_a_boot_from_virtual_media_and_ejected_afterwar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_boot_that_the_bmc_shows_otherwise_than_it_was_set_is_in_the_trace() {
+    let spelling = json!({ "Boot": { "BootSourceOverrideTarget": "UefiBootNext" } });
+    let world = World::new(49, vec![FaultRule::always(EmulatedFault::Merge(spelling))]).await;
+
+    world.clean().await;
+
+    world.node_in("clean wait").await;
+    let shown = "the BMC took BootSourceOverrideTarget UefiHttp and shows it as UefiBootNext";
+    world
+        .until_at("/v1/nodes/n1/boot-trace", |trace| {
+            let mut events = trace["events"].as_array().unwrap().iter();
+            events.any(|event| event["kind"] == "bmc_shows" && event["warning"] == shown)
+        })
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_boot_changed_is_undone_though_its_trace_is_gone() {
+    let world = World::new(59, NO_FAULTS).await;
+    world.boots_by("redfish-virtual-media").await;
+    world.clean().await;
+    world.node_in("clean wait").await;
+    let database = world.database().await;
+    sqlx::query("DELETE FROM boot_events").execute(&database).await.unwrap();
+
+    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+
+    world.node_in("clean failed").await;
+    world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
+    let changes = world.bmc.changes();
+    assert!(changes.contains(&"POST EjectMedia".to_owned()), "{changes:?}");
+    let kept: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM boot_changes").fetch_one(&database).await.unwrap();
+    assert_eq!(kept, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn virtual_media_is_the_fallback_of_a_bmc_that_takes_no_url_if_its_node_allows_it() {
     let no_url = EmulatedFault::Merge(json!({ "Boot": { "HttpBootUri": null } }));
     let world = World::new(43, vec![FaultRule::always(no_url)]).await;

@@ -1,11 +1,13 @@
 //! Changes of a node: load, decide, save, all in one transaction.
 
+use hardware::BootChange;
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
 use provision::{BootEvent, BootEventKind, Node, Outcome, Work};
 use sqlx::AnyConnection;
 use uuid::Uuid;
 
+use crate::boot_changes::boot_changes_of;
 use crate::error::ChangeError;
 use crate::nodes::{instance, save};
 use crate::numbers::{ChangeNumber, SavedNode, last_change, number_change, number_deletion};
@@ -207,7 +209,7 @@ impl Store {
     }
 
     /// Deletes a node with its ports, work and trace, if `check` allows it and no daemon works on it. Returns the
-    /// deletion's change number.
+    /// deletion's change number, and what boots changed at the node's BMC and nothing undoes any more.
     ///
     /// # Errors
     /// [`ChangeError`]; the node is still there then.
@@ -216,7 +218,7 @@ impl Store {
         node: Uuid,
         now: Timestamp,
         check: impl FnOnce(&Node) -> Result<(), E>,
-    ) -> Result<ChangeNumber, ChangeError<E>> {
+    ) -> Result<(ChangeNumber, Vec<BootChange>), ChangeError<E>> {
         let deleted = self
             .transact(async |connection| self.delete_node_in(connection, node, now, check).await);
         deleted.await
@@ -228,18 +230,19 @@ impl Store {
         node: Uuid,
         now: Timestamp,
         check: impl FnOnce(&Node) -> Result<(), E>,
-    ) -> Result<ChangeNumber, ChangeError<E>> {
+    ) -> Result<(ChangeNumber, Vec<BootChange>), ChangeError<E>> {
         let taken = take_node(connection, &self.key, node).await?;
         let taken = taken.ok_or(ChangeError::NoSuchNode(node))?;
         let now = self.lease_time(connection, now).await?;
         taken.expect_free(now).map_err(|by| ChangeError::Locked { node, by })?;
         check(&taken.node).map_err(ChangeError::Refused)?;
+        let left = boot_changes_of(connection, node).await?;
         for delete in
             ["DELETE FROM boot_events WHERE node_uuid = $1", "DELETE FROM nodes WHERE uuid = $1"]
         {
             sqlx::query(delete).bind(node.to_string()).execute(&mut *connection).await?;
         }
-        Ok(number_deletion(connection, node, now).await?)
+        Ok((number_deletion(connection, node, now).await?, left))
     }
 }
 

@@ -272,6 +272,7 @@ async fn take_left_out(
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }

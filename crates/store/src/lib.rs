@@ -4,6 +4,7 @@
 //! here: [`Store::change`] takes the decision as a function, and saves the result (the node, its next work, its
 //! trace) in one transaction.
 
+mod boot_changes;
 mod change;
 mod clock;
 mod connections;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use hardware::Mac;
+use hardware::{BootChange, BootWayKind, Mac};
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
 use provision::limits::MAX_PORTS_OF_NODE;
@@ -124,6 +124,9 @@ promises![
     attempts_are_listed_newest_first,
     retention_keeps_the_newest_events_of_each_node,
     retention_forgets_by_age,
+    what_boots_changed_outlives_the_trace_until_it_is_undone,
+    of_changes_of_one_place_the_first_is_kept,
+    changes_that_only_the_trace_of_the_version_before_has_are_kept,
     what_was_saved_is_there_after_a_restart,
     opening_twice_at_once_migrates_once,
     what_is_read_beside_a_daemon_is_what_it_wrote_last,
@@ -599,7 +602,8 @@ async fn changes_are_read_in_order_with_ports_and_deletions(database: Database) 
     }
     let port = port(&one, 1);
     let saved = store.create_port(&port, now()).await.unwrap();
-    let deleted = store.delete_node(gone.uuid, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
+    let (deleted, _) =
+        store.delete_node(gone.uuid, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
     let changed =
         store.change(two.uuid, None, now(), |node| fine(node.clone())).await.unwrap().number;
 
@@ -750,7 +754,8 @@ async fn deletions_that_are_forgotten_are_missed_by_nobody(database: Database) {
     let store = database.open().await;
     let (gone, stays) = (named("gone"), named("stays"));
     let created = store.create_node(&gone).await.unwrap();
-    let deleted = store.delete_node(gone.uuid, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
+    let (deleted, _) =
+        store.delete_node(gone.uuid, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
     store.create_node(&stays).await.unwrap();
     let day = SignedDuration::from_hours(24);
 
@@ -790,6 +795,7 @@ async fn nodes_of_the_version_before_are_followed(database: Database) {
         "DROP TABLE node_changes",
         "DROP TABLE daemons",
         "DROP TABLE database_key",
+        "DROP TABLE boot_changes",
         "DELETE FROM _sqlx_migrations WHERE version >= 2",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
@@ -1573,6 +1579,102 @@ async fn retention_forgets_by_age(database: Database) {
     assert_eq!(calls(&store.events(node.uuid, None).await.unwrap()), ["young"]);
 }
 
+// What boots changed at BMCs.
+
+/// A boot of the node's attempt that changed an order.
+fn boot_way(node: &Node, secs: i64, resource: &str, before: &str) -> BootEvent {
+    let what = BootEventKind::BootWay {
+        way: BootWayKind::BootOrder,
+        platform: "p".to_owned(),
+        resource: resource.to_owned(),
+        warnings: Vec::new(),
+        changes: vec![boot_order(resource, before)],
+    };
+    BootEvent { what, ..event(node, secs, "replaced") }
+}
+
+fn boot_order(resource: &str, before: &str) -> BootChange {
+    let (resource, property) = (resource.to_owned(), "BootOrder".to_owned());
+    BootChange::Order { resource, property, before: vec![before.to_owned()] }
+}
+
+async fn what_boots_changed_outlives_the_trace_until_it_is_undone(database: Database) {
+    let store = database.open().await;
+    let node = cleaning("n");
+    store.create_node(&node).await.unwrap();
+    store.note_boot_way(node.uuid, boot_way(&node, 0, "/1", "a")).await.unwrap();
+    assert_eq!(store.events(node.uuid, None).await.unwrap(), [boot_way(&node, 0, "/1", "a")]);
+
+    let keep = Retention { per_node: 0, ..Retention::default() };
+    store.prune_events(now(), &keep).await.unwrap();
+
+    assert_eq!(store.events(node.uuid, None).await.unwrap(), []);
+    assert_eq!(store.boot_changes(node.uuid).await.unwrap(), [boot_order("/1", "a")]);
+    store.forget_boot_changes(node.uuid).await.unwrap();
+    assert_eq!(store.boot_changes(node.uuid).await.unwrap(), []);
+
+    store.note_boot_way(node.uuid, boot_way(&node, 1, "/1", "a")).await.unwrap();
+    let free = |_: &Node| Ok::<_, Infallible>(());
+    let (_, left) = store.delete_node(node.uuid, now(), free).await.unwrap();
+    assert_eq!(left, [boot_order("/1", "a")]);
+    assert_eq!(store.boot_changes(node.uuid).await.unwrap(), []);
+}
+
+async fn of_changes_of_one_place_the_first_is_kept(database: Database) {
+    let store = database.open().await;
+    let node = cleaning("n");
+    store.create_node(&node).await.unwrap();
+    for (resource, before) in [("/1", "a"), ("/1", "b"), ("/2", "c"), ("/2", "d")] {
+        store.note_boot_way(node.uuid, boot_way(&node, 0, resource, before)).await.unwrap();
+    }
+
+    let changes = store.boot_changes(node.uuid).await.unwrap();
+
+    assert_eq!(changes, [boot_order("/1", "a"), boot_order("/2", "c")]);
+    assert_eq!(store.events(node.uuid, None).await.unwrap().len(), 4);
+}
+
+async fn changes_that_only_the_trace_of_the_version_before_has_are_kept(database: Database) {
+    let store = database.open().await;
+    let (under_way, mut over, mut instance) = (cleaning("a"), cleaning("b"), cleaning("c"));
+    over.attempt.as_mut().unwrap().ended_at = Some(now());
+    instance.provision_state = ProvisionState::Active;
+    // The deployment of the instance, and its attempt before. Its machine has booted it again since.
+    let (deployment, before) = (cleaning("c"), cleaning("c"));
+    let deploying = BootEventKind::State {
+        from: ProvisionState::Available,
+        to: ProvisionState::Deploying,
+        reason: None,
+    };
+    let deploying = BootEvent { what: deploying, ..event(&deployment, 2, "replaced") };
+    let traces = [
+        (under_way.uuid, boot_way(&under_way, 0, "/1", "a")),
+        (under_way.uuid, event(&under_way, 1, "other")),
+        (over.uuid, boot_way(&over, 0, "/1", "b")),
+        (instance.uuid, boot_way(&before, 1, "/1", "c")),
+        (instance.uuid, deploying),
+        (instance.uuid, boot_way(&deployment, 3, "/1", "d")),
+    ];
+    for node in [&under_way, &over, &instance] {
+        store.create_node(node).await.unwrap();
+    }
+    store.append_events(&traces).await.unwrap();
+    store.close().await;
+    sqlx::any::install_default_drivers();
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    for undo in ["DROP TABLE boot_changes", "DELETE FROM _sqlx_migrations WHERE version >= 6"] {
+        sqlx::query(undo).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+
+    let store = database.open().await;
+
+    let changes = async |node: &Node| store.boot_changes(node.uuid).await.unwrap();
+    assert_eq!(changes(&under_way).await, [boot_order("/1", "a")]);
+    assert_eq!(changes(&over).await, []);
+    assert_eq!(changes(&instance).await, [boot_order("/1", "d")]);
+}
+
 // The database itself.
 
 async fn what_was_saved_is_there_after_a_restart(database: Database) {
@@ -1986,6 +2088,7 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
             | BootEventKind::State { .. }
             | BootEventKind::Redfish { .. }
             | BootEventKind::BootWay { .. }
+            | BootEventKind::BmcShows { .. }
             | BootEventKind::Provider { .. }
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }
@@ -2025,6 +2128,7 @@ async fn version_without_pools(database: &Database) -> AnyPool {
     for undo in [
         "ALTER TABLE daemons DROP COLUMN pools",
         "ALTER TABLE daemons DROP COLUMN leases_until",
+        "DROP TABLE boot_changes",
         "DELETE FROM _sqlx_migrations WHERE version >= 5",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();

@@ -134,6 +134,7 @@ fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }

@@ -240,6 +240,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
+        | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }

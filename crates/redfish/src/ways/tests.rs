@@ -159,6 +159,22 @@ async fn a_boot_order_is_as_before_after_the_boot() {
 }
 
 #[tokio::test]
+async fn a_changed_resource_that_the_bmc_does_not_have_any_more_needs_no_undoing() {
+    let bmc = InMemoryBmc::new(Platform::DellIdrac9);
+    let gone = "/redfish/v1/Systems/Old".to_owned();
+    let order = BootChange::Order {
+        resource: gone.clone(),
+        property: "BootOrder".to_owned(),
+        before: vec!["Boot0001".to_owned()],
+    };
+    let url = BootChange::BiosUrl { settings: gone.clone(), attribute: "HttpDev1Uri".to_owned() };
+
+    end(&bmc, &[order, url, BootChange::Media { drive: gone }]).await;
+
+    assert_eq!(bmc.power(), EmulatedPower::Off);
+}
+
+#[tokio::test]
 async fn a_boot_device_is_set_and_shown_on_each_platform_that_allows_it() {
     let mut table = String::new();
     for platform in Platform::ALL {

@@ -22,7 +22,9 @@ impl SystemView {
 }
 
 impl<C: BmcChannel> RedfishSystem<'_, C> {
-    /// Clears the override, so that no later boot uses an expired URL, and undoes `changes`. It can be repeated.
+    /// Clears the override, so that no later boot uses an expired URL, and undoes `changes`. It can be repeated. A
+    /// changed resource that the BMC does not have any more, after an update or an exchange of the mainboard, needs no
+    /// undoing.
     ///
     /// # Errors
     /// The first failure; everything was tried.
@@ -42,6 +44,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 }
                 BootChange::Media { drive } => self.service().eject_media(drive).await,
             };
+            let undone = undone.or_else(nothing_there);
             done = done.and(undone);
         }
         done
@@ -149,4 +152,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let purpose = RedfishPurpose::RestoreBootOrder;
         self.service().patch(purpose, &shown, body, TaskEnd::Awaited).await.map(drop)
     }
+}
+
+/// Success if the resource does not exist.
+fn nothing_there(failure: BmcFailure) -> Result<(), BmcFailure> {
+    if failure.status() == Some(404) { Ok(()) } else { Err(failure) }
 }

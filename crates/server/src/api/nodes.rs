@@ -13,7 +13,7 @@ use ironic::query;
 use provision::{Node, ProvisionState};
 use serde_json::{Value, json};
 use store::{Clock, NodeFilter, NodeSort};
-use tracing::info;
+use tracing::{info, warn};
 use uuid::Uuid;
 
 use super::context::ApiContext;
@@ -206,8 +206,11 @@ pub(super) async fn delete(
         ApiContext::still_called(node, &ident)?;
         Ok::<_, ApiError>(ironic::guards::check_deletion(node)?)
     };
-    api.nodes.delete(node.uuid, check).await?;
+    let left = api.nodes.delete(node.uuid, check).await?;
     info!(node.uuid = %node.uuid, "node {} is deleted", node.uuid);
+    for change in left {
+        warn!(node.uuid = %node.uuid, "the BMC of the deleted node {} keeps {change}", node.uuid);
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -4,9 +4,10 @@ pub(super) mod plan;
 
 use std::time::Duration;
 
+use hardware::BmcObservation;
 use ironic::validate::power_change_timeout;
 use provision::state::{PowerState, PowerTarget};
-use provision::{Event, Node};
+use provision::{BootEventKind, Event, Node};
 use redfish::system::SystemPower;
 use redfish::ways::ChosenWay;
 use store::{Claimed, WorkError};
@@ -128,7 +129,11 @@ async fn carry_out_all(
             PlannedAction::ReadBack(boot) => {
                 if let Some(way) = chosen(way.as_deref()) {
                     let read = machine.read_back(way, &boot).await.map_err(BmcError::from)?;
-                    read.warnings.iter().for_each(|warning| warn!("{warning}"));
+                    for warning in read.warnings {
+                        warn!("{warning}");
+                        let observation = BmcObservation::ReadBack { warning };
+                        recorder.record(node, BootEventKind::BmcShows { observation });
+                    }
                     shown = read.view;
                 }
             }

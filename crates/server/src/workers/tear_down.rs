@@ -16,7 +16,6 @@ use super::context::WorkerContext;
 use super::not_carried_out::NotCarriedOut;
 use super::power::plan::PowerPlan;
 use super::power::{carry_out, power_change};
-use super::way::changes_of;
 
 /// Time limit for an external DHCP service's withdrawal, which is retried later.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -45,7 +44,9 @@ async fn switch_off(
 ) -> Result<Event, WorkError> {
     let mut plan = TearDownPlan::new(attempt);
     loop {
-        let changes = changes_of(context.nodes.store(), &claimed.node, attempt).await?;
+        let (store, node) = (context.nodes.store(), claimed.node.uuid);
+        let changes = store.boot_changes(node).await?;
+        let is_changed = !changes.is_empty();
         let change = power_change(context, &claimed.node);
         let mut power = PowerPlan::tear_down(changes).within(change);
         let tried = match carry_out(context, claimed, &mut power, None, TRY + change).await {
@@ -54,6 +55,8 @@ async fn switch_off(
         };
         if let Err(failed) = &tried {
             warn!(error = failed, "the machine could not be switched off");
+        } else if is_changed {
+            store.forget_boot_changes(node).await?;
         }
         match plan.next(tried) {
             TearDownAction::TryAgain { after } => sleep(after).await,

@@ -1,13 +1,10 @@
-//! The way in which a BMC boots the machine: chosen, recorded before it changes anything, and its changes found again.
+//! The way in which a BMC boots the machine: chosen, recorded before it changes anything.
 
-use std::collections::HashSet;
-
-use hardware::{BootChange, Mac};
+use hardware::Mac;
 use provision::{Attempt, BootEvent, BootEventKind, Node, Port};
 use redfish::system::SystemView;
 use redfish::ways::ChosenWay;
-use store::{Clock, Store, StoreError, WorkError};
-use uuid::Uuid;
+use store::{Clock, WorkError};
 
 use super::context::WorkerContext;
 use super::not_carried_out::NotCarriedOut;
@@ -56,35 +53,10 @@ impl<'n> WayOfBoot<'n> {
             context.recorder.record(self.node, what);
         } else {
             let event = BootEvent { at: Clock::process().now(), attempt: self.attempt.id, what };
-            let store = context.nodes.store();
-            let saved = store.append_events(&[(self.node.uuid, event)]).await;
-            saved.map_err(WorkError::from)?;
+            let noted = context.nodes.store().note_boot_way(self.node.uuid, event).await;
+            noted.map_err(WorkError::from)?;
         }
         self.chosen = Some(chosen);
         Ok(())
-    }
-}
-
-/// What the boots of an attempt changed at the BMC. Of several changes of one order, the first knows the order from
-/// before the attempt.
-pub(super) async fn changes_of(
-    store: &Store,
-    node: &Node,
-    attempt: Uuid,
-) -> Result<Vec<BootChange>, StoreError> {
-    let events = store.events(node.uuid, Some(attempt)).await?;
-    let changes = events.into_iter().filter_map(|event| {
-        let BootEventKind::BootWay { changes, .. } = event.what else { return None };
-        Some(changes)
-    });
-    let mut seen = HashSet::new();
-    Ok(changes.flatten().filter(|change| seen.insert(place_of(change).to_owned())).collect())
-}
-
-fn place_of(change: &BootChange) -> &str {
-    match change {
-        BootChange::BiosUrl { settings, .. } => settings,
-        BootChange::Order { resource, .. } => resource,
-        BootChange::Media { drive } => drive,
     }
 }
