@@ -126,7 +126,7 @@ impl RecordedTree {
     pub fn new(bodies: impl IntoIterator<Item = (String, Value)>) -> Self {
         let trimmed = |(path, body): (String, Value)| (path.trim_end_matches('/').to_owned(), body);
         let bodies = bodies.into_iter().map(trimmed).collect();
-        Self(Arc::new(ResourceBodies { bodies, folds_case: false }))
+        Self(Arc::new(platforms::recorded_bodies(bodies)))
     }
 
     /// The path of the first system that can be switched, if there is one.

@@ -8,7 +8,7 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BmcFailure {
     /// The BMC refused.
-    #[error("BMC answered {status} to the {purpose}{}{}", colon(message), advice(*status))]
+    #[error("BMC answered {status} to the {purpose}{}{}", colon(message), advice(*status, ids))]
     Refused {
         /// The purpose of the request.
         purpose: RedfishPurpose,
@@ -65,13 +65,18 @@ impl BmcFailure {
     #[must_use]
     pub fn has_message(&self, name: &str) -> bool {
         let Self::Refused { ids, .. } = self else { return false };
-        ids.iter().any(|id| id.rsplit('.').next() == Some(name))
+        has_name(ids, name)
     }
 
-    /// Whether the BMC may have carried the request out all the same.
+    /// Whether the BMC may have carried the request out all the same: its answer is lost, or it is that of a part
+    /// which does not know what became of it.
     #[must_use]
     pub fn may_be_done(&self) -> bool {
-        matches!(self, Self::NoAnswer { may_be_done: true, .. })
+        match self {
+            Self::NoAnswer { may_be_done, .. } => *may_be_done,
+            Self::Refused { status, .. } => says_nothing_of_the_request(*status),
+            Self::TaskFailed { .. } => false,
+        }
     }
 }
 
@@ -79,8 +84,24 @@ pub(crate) fn colon(message: &str) -> String {
     if message.is_empty() { String::new() } else { format!(": {message}") }
 }
 
-fn advice(status: StatusCode) -> &'static str {
+/// Whether the request may have been carried out, or not: 500, and what gateways answer while the BMC is at work.
+pub(crate) fn says_nothing_of_the_request(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::INTERNAL_SERVER_ERROR | StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT
+    )
+}
+
+fn has_name(ids: &[String], name: &str) -> bool {
+    ids.iter().any(|id| id.rsplit('.').next() == Some(name))
+}
+
+fn advice(status: StatusCode, ids: &[String]) -> &'static str {
     match status {
+        _ if has_name(ids, "PasswordChangeRequired") => {
+            " (the BMC refuses everything until the password of this user is changed, as for a user with the \
+             password as delivered: change it there, then set redfish_password)"
+        }
         StatusCode::UNAUTHORIZED => {
             " (redfish_username or redfish_password is wrong, or redfish_auth_type is not allowed)"
         }

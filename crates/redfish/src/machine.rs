@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::channel::BmcChannel;
 use crate::facts::BmcFacts;
 use crate::failure::BmcFailure;
-use crate::resource::strings;
+use crate::resource::{link_in, path_in, strings};
 use crate::service::RedfishService;
 use crate::system::{SystemPower, SystemView};
 
@@ -18,6 +18,8 @@ use crate::system::{SystemPower, SystemView};
 const RESETS: u32 = 4;
 /// Time between them.
 const BETWEEN_RESETS: Duration = Duration::from_secs(5);
+/// Time limit for the power to follow a button that may have been pressed.
+const AFTER_BUTTON: Duration = Duration::from_secs(60);
 /// The longest time between two readings of the power state.
 const LONGEST_BETWEEN_LOOKS: Duration = Duration::from_secs(8);
 
@@ -160,76 +162,147 @@ impl<'c, C: BmcChannel> RedfishSystem<'c, C> {
         wanted: &[&'static str],
         leads_to: Option<SystemPower>,
     ) -> Result<(), BmcFailure> {
-        let Some((target, types)) = view.reset_action() else {
+        let Some((target, listed)) = view.reset_action() else {
             let message = "the BMC offers no ComputerSystem.Reset action".to_owned();
             return Err(BmcFailure::NoAnswer { purpose, message, may_be_done: false });
         };
-        let mut reset_type = first_of(wanted, types.as_deref());
+        let mut types = ResetTypes::of(wanted, listed.as_deref());
+        let mut reset_type = types.next().unwrap_or("On");
         let mut tries = 1;
         loop {
             let body = json!({ "ResetType": reset_type });
             let Err(failure) = self.service.post(purpose, target, body).await else {
                 return Ok(());
             };
+            let (may_be_done, conflict) = (failure.may_be_done(), is_conflict(&failure));
             // An interrupt may have been received, and a second one would break off the first one's crash dump.
-            if tries >= RESETS || leads_to.is_none() && failure.may_be_done() {
+            let is_final = leads_to.is_none() && may_be_done;
+            if is_final || !(may_be_done || conflict || is_of_the_type(&failure)) {
                 return Err(failure);
             }
-            tries += 1;
-            if is_conflict(&failure) || failure.may_be_done() {
-                let is_there =
-                    async || self.look().await.is_ok_and(|view| Some(view.power()) == leads_to);
-                if leads_to.is_some() && is_there().await {
+            if self.is_there(leads_to).await {
+                return Ok(());
+            }
+            if conflict || may_be_done {
+                self.wait_after_a_reset(reset_type, leads_to, &failure).await;
+                if self.is_there(leads_to).await {
                     return Ok(());
                 }
-                self.service.pause(BETWEEN_RESETS).await;
-                if leads_to.is_some() && is_there().await {
-                    return Ok(());
+                // The button does the opposite, pressed again.
+                let again = reset_type != "PushPowerButton" || !may_be_done;
+                if !again || tries >= RESETS {
+                    return Err(failure);
                 }
+                tries += 1;
                 continue;
             }
-            match self.listed_type(view, wanted, &failure).await? {
-                Some(listed) if listed != reset_type => reset_type = listed,
-                Some(_) | None => return Err(failure),
+            if !types.has_list() {
+                types.take_list(wanted, self.listed_types(view).await?.as_deref(), reset_type);
             }
+            let Some(next) = types.next() else { return Err(failure) };
+            reset_type = next;
         }
     }
 
-    /// The reset type that the BMC lists in its `ActionInfo`, after it has refused one.
-    async fn listed_type(
-        &self,
-        view: &SystemView,
-        wanted: &[&'static str],
-        failure: &BmcFailure,
-    ) -> Result<Option<&'static str>, BmcFailure> {
-        let action = &view.0.body["Actions"]["#ComputerSystem.Reset"];
-        let Some(info) = action["@Redfish.ActionInfo"].as_str() else { return Ok(None) };
-        if failure.status() != Some(StatusCode::BAD_REQUEST.as_u16()) {
-            return Ok(None);
+    /// Whether the machine is in this power state.
+    async fn is_there(&self, wanted: Option<SystemPower>) -> bool {
+        match wanted {
+            Some(wanted) => self.look().await.is_ok_and(|view| view.power() == wanted),
+            None => false,
         }
+    }
+
+    /// Waits before the power is looked at once more: for as long as a pressed button may take if it may have been
+    /// pressed.
+    async fn wait_after_a_reset(
+        &self,
+        reset_type: &str,
+        leads_to: Option<SystemPower>,
+        failure: &BmcFailure,
+    ) {
+        match leads_to {
+            Some(wanted) if reset_type == "PushPowerButton" && failure.may_be_done() => {
+                let _ = self.await_power(wanted, AFTER_BUTTON).await;
+            }
+            Some(_) | None => self.service.pause(BETWEEN_RESETS).await,
+        }
+    }
+
+    /// The reset types that the BMC lists in its `ActionInfo`, if it has one.
+    async fn listed_types(&self, view: &SystemView) -> Result<Option<Vec<String>>, BmcFailure> {
+        let info = &view.0.body["Actions"]["#ComputerSystem.Reset"]["@Redfish.ActionInfo"];
+        let info = info.as_str().and_then(path_in).or_else(|| link_in(info));
+        let Some(info) = info else { return Ok(None) };
         let info = self.service.find(RedfishPurpose::ReadActionInfo, info).await?;
         let parameters = info.as_ref().and_then(|info| info.body["Parameters"].as_array());
         let types = parameters.into_iter().flatten().find(|it| it["Name"] == "ResetType");
         let types = types.and_then(|types| strings(&types["AllowableValues"]));
-        Ok(types.and_then(|types| wanted.iter().copied().find(|it| types.contains(it))))
+        Ok(types.map(|types| types.into_iter().map(str::to_owned).collect()))
     }
 }
 
+/// The reset types to try, the best one first.
+struct ResetTypes {
+    left: Vec<&'static str>,
+    has_list: bool,
+}
+
+impl ResetTypes {
+    /// Of `wanted`, those that the system lists. The first of all if it lists none of them, or has no list.
+    fn of(wanted: &[&'static str], listed: Option<&[&str]>) -> Self {
+        let mut left: Vec<_> = wanted.to_vec();
+        if let Some(listed) = listed {
+            left.retain(|it| listed.contains(it));
+        }
+        if listed.is_none() || left.is_empty() {
+            left = wanted.iter().copied().take(1).collect();
+        }
+        Self { left: in_turn(left), has_list: listed.is_some() }
+    }
+
+    fn next(&mut self) -> Option<&'static str> {
+        self.left.pop()
+    }
+
+    fn has_list(&self) -> bool {
+        self.has_list
+    }
+
+    /// After `refused`, those of `wanted` in the list of the `ActionInfo`.
+    fn take_list(&mut self, wanted: &[&'static str], listed: Option<&[String]>, refused: &str) {
+        self.has_list = true;
+        let is_listed = |it: &&str| listed.is_some_and(|all| all.iter().any(|one| one == it));
+        self.left = in_turn(wanted.iter().copied().filter(is_listed).collect());
+        self.left.retain(|it| *it != refused);
+    }
+}
+
+/// The types as a stack. A machine whose shutdown is refused is not switched off in place of it.
+fn in_turn(mut types: Vec<&'static str>) -> Vec<&'static str> {
+    let first = types.first().copied();
+    types.retain(|it| *it != "ForceOff" || first == Some("ForceOff"));
+    types.reverse();
+    types
+}
+
+/// The path of the only system. A BMC without the usual path of the collection names it in its service root.
 async fn only_system<C: BmcChannel>(
     service: &RedfishService<'_, C>,
 ) -> Result<String, NotOneSystem> {
+    const PURPOSE: RedfishPurpose = RedfishPurpose::ListSystems;
     const SYSTEMS: &str = "/redfish/v1/Systems";
-    let systems = service.get(RedfishPurpose::ListSystems, SYSTEMS).await?;
+    let systems = match service.collection(PURPOSE, SYSTEMS).await? {
+        Some(systems) => systems,
+        None => {
+            let root = service.find(RedfishPurpose::ReadServiceRoot, "/redfish/v1/").await?;
+            let path = root.as_ref().and_then(|root| root.link("Systems")).unwrap_or(SYSTEMS);
+            service.get(PURPOSE, path).await?
+        }
+    };
     match <[String; 1]>::try_from(systems.members()) {
         Ok([path]) => Ok(path),
         Err(paths) => Err(NotOneSystem::Several(paths)),
     }
-}
-
-/// The reset type to send: the first of `wanted` that the BMC lists, or the first of all if it lists none of them.
-fn first_of(wanted: &[&'static str], listed: Option<&[&str]>) -> &'static str {
-    let is_listed = |it: &&&'static str| listed.is_none_or(|listed| listed.contains(*it));
-    wanted.iter().find(is_listed).or_else(|| wanted.first()).copied().unwrap_or("On")
 }
 
 /// Whether the BMC refused because of the power state: 409, or a message for it (Dell's PSU501, iLO's).
@@ -238,4 +311,15 @@ fn is_conflict(failure: &BmcFailure) -> bool {
         ["PSU501", "InvalidOperationForSystemState", "PowerValueNotAllowed", "NoOperation"];
     let conflict = failure.status() == Some(StatusCode::CONFLICT.as_u16());
     conflict || NAMES.iter().any(|name| failure.has_message(name))
+}
+
+/// Whether another reset type may be accepted.
+fn is_of_the_type(failure: &BmcFailure) -> bool {
+    const STATUSES: [StatusCode; 4] = [
+        StatusCode::BAD_REQUEST,
+        StatusCode::METHOD_NOT_ALLOWED,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        StatusCode::NOT_IMPLEMENTED,
+    ];
+    matches!(failure, BmcFailure::Refused { status, .. } if STATUSES.contains(status))
 }

@@ -30,6 +30,8 @@ impl RedfishResource {
             Some(body @ Value::Object(_)) => {
                 let etag = answer.etag.clone();
                 let etag = etag.or_else(|| body["@odata.etag"].as_str().map(str::to_owned));
+                // An empty one is none: sent back, it is answered with 412 (sushy's ignore-empty-string-etags).
+                let etag = etag.filter(|etag| !etag.trim().is_empty());
                 Ok(Self { path: path.to_owned(), etag, body })
             }
             Some(_) => Err("JSON that is not an object".to_owned()),
@@ -65,7 +67,18 @@ impl RedfishResource {
 
 /// The path in a link.
 pub(crate) fn link_in(value: &Value) -> Option<&str> {
-    value["@odata.id"].as_str().filter(|path| path.starts_with('/'))
+    path_in(value["@odata.id"].as_str()?)
+}
+
+/// The path of a link or of an action's target. It may be a whole URL, whose host is ignored, and end in the name of a
+/// part of the resource.
+pub(crate) fn path_in(link: &str) -> Option<&str> {
+    let link = link.split_once('#').map_or(link, |(resource, _)| resource);
+    let path = match link.split_once("://") {
+        Some((scheme, rest)) if !scheme.contains('/') => &rest[rest.find('/')?..],
+        Some(_) | None => link,
+    };
+    path.starts_with('/').then_some(path)
 }
 
 /// The strings in a list; null and others are left out. `None` if it is not a list.
@@ -76,6 +89,39 @@ pub(crate) fn strings(value: &Value) -> Option<Vec<&str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_link_is_a_path_or_a_url_and_its_host_is_ignored() {
+        for (link, path) in [
+            ("/redfish/v1/Systems/1", Some("/redfish/v1/Systems/1")),
+            ("https://192.0.2.1/redfish/v1/Systems/1/", Some("/redfish/v1/Systems/1/")),
+            ("/redfish/v1/Chassis/1/Power#/PowerSupplies/0", Some("/redfish/v1/Chassis/1/Power")),
+            (
+                "/redfish/v1/Systems/a?next=http://x/y",
+                Some("/redfish/v1/Systems/a?next=http://x/y"),
+            ),
+            ("https://192.0.2.1", None),
+            ("Systems/1", None),
+            ("", None),
+        ] {
+            assert_eq!(path_in(link), path, "{link}");
+        }
+    }
+
+    #[test]
+    fn an_empty_etag_is_none() {
+        let answer = |etag: &str| RedfishAnswer {
+            etag: Some(etag.to_owned()),
+            body: b"{}".to_vec(),
+            ..RedfishAnswer::default()
+        };
+
+        assert_eq!(RedfishResource::of("/a", &answer("")).unwrap().etag, None);
+        assert_eq!(
+            RedfishResource::of("/a", &answer("\"1\"")).unwrap().etag.as_deref(),
+            Some("\"1\"")
+        );
+    }
 
     #[test]
     fn null_among_allowable_values_is_left_out() {

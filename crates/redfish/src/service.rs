@@ -9,14 +9,16 @@ use serde_json::Value;
 use url::{Position, Url};
 
 use crate::channel::{BmcChannel, ChannelFailure, RedfishAnswer, RedfishRequest};
-use crate::failure::BmcFailure;
+use crate::failure::{BmcFailure, says_nothing_of_the_request};
 use crate::lenient_json::sanitized_json;
 use crate::messages::RefusalReasons;
 use crate::quirks;
-use crate::resource::{RedfishResource, link_in};
+use crate::resource::{RedfishResource, link_in, path_in};
 
 /// Number of tries of a request without an answer.
 const TRIES: u32 = 3;
+/// Number limit of further pages of a collection that are read.
+const MOST_PAGES: usize = 16;
 /// Number of redirects that are followed: a path may get a slash, then https.
 const REDIRECTS: u32 = 3;
 /// The longest wait between two tries, whatever the BMC asks for.
@@ -50,8 +52,10 @@ pub struct AcceptedChange {
 /// Whether a change that the BMC does later is awaited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TaskEnd {
-    /// Until its task is over.
+    /// Until its task is over, or waits for a reset.
     Awaited,
+    /// Until its task is over, also after a reset.
+    Completed,
     /// Not at all: it waits for a reset.
     AtReset,
 }
@@ -61,14 +65,44 @@ pub(crate) enum TaskEnd {
 /// depend on the old one, so each is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum IfMatch {
-    /// The ETag of the last reading.
+    /// The ETag of the last reading, or none if it had none.
     Known,
     /// `*`.
     Any,
+    /// The ETag of the last reading without the mark of a weak one (sushy's `fix-return-full-weak-etag`).
+    Strong,
     /// The ETag of a new reading.
     Fresh,
     /// None.
     Absent,
+}
+
+impl IfMatch {
+    /// The forms to try after the ETag of the last reading was refused.
+    fn forms_after(known: Option<&str>) -> Vec<Self> {
+        match (known, strong(known)) {
+            (None, _) => vec![Self::Fresh],
+            (Some(_), None) => vec![Self::Any, Self::Fresh, Self::Absent],
+            (Some(_), Some(_)) => vec![Self::Any, Self::Strong, Self::Fresh, Self::Absent],
+        }
+    }
+
+    /// Whether the BMC refused because of this form.
+    fn is_refused_by(self, failure: &BmcFailure) -> bool {
+        const STATUSES: [StatusCode; 2] =
+            [StatusCode::PRECONDITION_FAILED, StatusCode::PRECONDITION_REQUIRED];
+        let BmcFailure::Refused { status, .. } = failure else { return false };
+        STATUSES.contains(status)
+            || ["PreconditionFailed", "PreconditionRequired"]
+                .iter()
+                .any(|name| failure.has_message(name))
+            || self == Self::Any && *status == StatusCode::BAD_REQUEST
+    }
+}
+
+/// The value of a weak ETag.
+fn strong(etag: Option<&str>) -> Option<&str> {
+    etag?.strip_prefix("W/")
 }
 
 /// The waits of one request so far.
@@ -149,6 +183,29 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
         }
     }
 
+    /// Reads a collection that may be missing, with the members of its further pages (`Members@odata.nextLink`).
+    ///
+    /// # Errors
+    /// [`BmcFailure`] other than 404.
+    pub(crate) async fn collection(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+    ) -> Result<Option<RedfishResource>, BmcFailure> {
+        const NEXT: &str = "Members@odata.nextLink";
+        let Some(mut first) = self.find(purpose, path).await? else { return Ok(None) };
+        let mut next = first.body[NEXT].as_str().and_then(path_in).map(str::to_owned);
+        for _ in 0..MOST_PAGES {
+            let Some(path) = next.take() else { break };
+            let Some(mut page) = self.find(purpose, &path).await? else { break };
+            next = page.body[NEXT].as_str().and_then(path_in).map(str::to_owned);
+            let (all, more) = (&mut first.body["Members"], page.body["Members"].as_array_mut());
+            let (Some(all), Some(more)) = (all.as_array_mut(), more) else { break };
+            all.append(more);
+        }
+        Ok(Some(first))
+    }
+
     /// Changes a resource, with the ETag of its last reading.
     ///
     /// # Errors
@@ -162,35 +219,34 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
     ) -> Result<AcceptedChange, BmcFailure> {
         let path = resource.path.as_str();
         let mut request = request(purpose, HttpMethod::Patch, path, Some(body));
-        let mut if_match = match &resource.etag {
-            Some(etag) => {
-                request.if_match = Some(etag.clone());
-                IfMatch::Known
-            }
-            None => IfMatch::Absent,
-        };
-        let mut tried = vec![if_match];
+        request.if_match.clone_from(&resource.etag);
+        let mut forms = IfMatch::forms_after(resource.etag.as_deref()).into_iter();
+        let mut form = IfMatch::Known;
         loop {
             let failure = match self.answer(&request).await {
                 Ok((_, answer)) => return self.accepted(purpose, answer, end).await,
                 Err(failure) => failure,
             };
-            let next = next_if_match(if_match, &failure).filter(|next| !tried.contains(next));
-            let Some(next) = next else { return Err(failure) };
-            tried.push(next);
-            if_match = next;
-            request.if_match = match next {
-                IfMatch::Known | IfMatch::Absent => None,
+            if !form.is_refused_by(&failure) {
+                return Err(failure);
+            }
+            let Some(next) = forms.next() else { return Err(failure) };
+            form = next;
+            request.if_match = match form {
+                IfMatch::Known => resource.etag.clone(),
                 IfMatch::Any => Some("*".to_owned()),
-                IfMatch::Fresh => match self.get(purpose, path).await?.etag {
-                    Some(etag) => Some(etag),
-                    None => Some("*".to_owned()),
-                },
+                IfMatch::Strong => strong(resource.etag.as_deref()).map(str::to_owned),
+                IfMatch::Fresh => {
+                    let fresh = self.get(purpose, path).await?.etag;
+                    Some(fresh.unwrap_or_else(|| "*".to_owned()))
+                }
+                IfMatch::Absent => None,
             };
         }
     }
 
-    /// Carries out an action. It is not repeated if its answer is lost.
+    /// Carries out an action, with a body or without. It is not repeated if it may have been carried out
+    /// ([`BmcFailure::may_be_done`]).
     ///
     /// # Errors
     /// [`BmcFailure`]
@@ -198,9 +254,9 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
         &self,
         purpose: RedfishPurpose,
         path: &str,
-        body: Value,
+        body: impl Into<Option<Value>>,
     ) -> Result<AcceptedChange, BmcFailure> {
-        let request = request(purpose, HttpMethod::Post, path, Some(body));
+        let request = request(purpose, HttpMethod::Post, path, body.into());
         let (_, answer) = self.answer(&request).await?;
         self.accepted(purpose, answer, TaskEnd::Awaited).await
     }
@@ -251,13 +307,16 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
                 continue;
             }
             let refused = refused(&request, &answer);
+            if request.method == HttpMethod::Post && says_nothing_of_the_request(answer.status) {
+                return Err(refused);
+            }
             let at_least = quirks::wait_of_a_busy_bmc(&refused);
             let wait = at_least.and_then(|at_least| budget.next(answer.retry_after, at_least));
             let Some(wait) = wait else { return Err(refused) };
             // An internal error may pass, but seldom does.
             if answer.status == StatusCode::INTERNAL_SERVER_ERROR {
                 silent += 1;
-                if silent >= TRIES || request.method == HttpMethod::Post {
+                if silent >= TRIES {
                     return Err(refused);
                 }
             }
@@ -307,8 +366,11 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
         let location = answer.location.as_deref().and_then(|location| self.path_here(location));
         let is_task = answer.status == StatusCode::ACCEPTED;
         let location = location.or_else(|| if is_task { in_body() } else { None });
-        if let (true, TaskEnd::Awaited, Some(task)) = (is_task, end, &location) {
-            self.await_task(purpose, task, answer.retry_after).await?;
+        if is_task
+            && end != TaskEnd::AtReset
+            && let Some(task) = &location
+        {
+            self.await_task(purpose, task, answer.retry_after, end).await?;
         }
         Ok(AcceptedChange { location })
     }
@@ -328,6 +390,7 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
         purpose: RedfishPurpose,
         path: &str,
         first: Option<Duration>,
+        end: TaskEnd,
     ) -> Result<(), BmcFailure> {
         let request = request(RedfishPurpose::AwaitTask, HttpMethod::Get, path, None);
         let mut budget = WaitBudget::new(self.patience, LONGEST_TASK_WAIT);
@@ -351,7 +414,8 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
             asked = answer.retry_after;
             match task_state(&answer) {
                 TaskProgress::Over => return Ok(()),
-                TaskProgress::Running => {}
+                TaskProgress::Scheduled if end == TaskEnd::Awaited => return Ok(()),
+                TaskProgress::Running | TaskProgress::Scheduled => {}
                 TaskProgress::Failed { state, message } => {
                     return Err(BmcFailure::TaskFailed { purpose, state, message });
                 }
@@ -363,8 +427,13 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
 #[derive(Debug, PartialEq, Eq)]
 enum TaskProgress {
     Running,
+    /// Until a reset.
+    Scheduled,
     Over,
-    Failed { state: String, message: String },
+    Failed {
+        state: String,
+        message: String,
+    },
 }
 
 /// `TaskState` of a task, or `JobState` of a job; a task's monitor answers 202 until its task is over.
@@ -385,6 +454,8 @@ fn task_state(answer: &RedfishAnswer) -> TaskProgress {
             | "CompletedWithErrors"
             | "Invalid"),
         ) => failed_task(state, &body),
+        // Of Dell's jobs: it is made, and waits for a reset.
+        Some("Scheduled") => TaskProgress::Scheduled,
         Some(_) => TaskProgress::Running,
         None if answer.status == StatusCode::ACCEPTED => TaskProgress::Running,
         None => TaskProgress::Over,
@@ -429,18 +500,5 @@ fn is_repeatable(request: &RedfishRequest, failure: &ChannelFailure) -> bool {
         ChannelFailure::NotConnected(_) => true,
         ChannelFailure::BrokeOff(_) => request.method != HttpMethod::Post,
         ChannelFailure::Unusable(_) => false,
-    }
-}
-
-fn next_if_match(tried: IfMatch, failure: &BmcFailure) -> Option<IfMatch> {
-    let BmcFailure::Refused { status, .. } = failure else { return None };
-    let by_etag =
-        matches!(*status, StatusCode::PRECONDITION_FAILED | StatusCode::PRECONDITION_REQUIRED);
-    match tried {
-        IfMatch::Known if by_etag => Some(IfMatch::Any),
-        IfMatch::Any if by_etag || *status == StatusCode::BAD_REQUEST => Some(IfMatch::Fresh),
-        IfMatch::Fresh if by_etag => Some(IfMatch::Absent),
-        IfMatch::Absent if by_etag => Some(IfMatch::Fresh),
-        IfMatch::Known | IfMatch::Any | IfMatch::Fresh | IfMatch::Absent => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::resource::{RedfishResource, strings};
+use crate::resource::{RedfishResource, path_in, strings};
 
 /// The state of a system.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,11 +35,13 @@ impl SystemView {
     /// The power state.
     #[must_use]
     pub fn power(&self) -> SystemPower {
-        match self.0.body["PowerState"].as_str() {
-            Some("On" | "PoweringOn") => SystemPower::On,
-            Some("Off") => SystemPower::Off,
-            Some(_) => SystemPower::Changing,
-            None => SystemPower::Unknown,
+        let shown = self.0.body["PowerState"].as_str().unwrap_or_default();
+        match shown.to_ascii_lowercase().as_str() {
+            "on" | "poweringon" => SystemPower::On,
+            "off" => SystemPower::Off,
+            // HP's schema before Redfish has `Unknown`, for which others write nothing.
+            "" | "unknown" => SystemPower::Unknown,
+            _ => SystemPower::Changing,
         }
     }
 
@@ -64,7 +66,7 @@ impl SystemView {
     pub(crate) fn reset_action(&self) -> Option<(&str, Option<Vec<&str>>)> {
         let reset = &self.0.body["Actions"]["#ComputerSystem.Reset"];
         let types = strings(&reset["ResetType@Redfish.AllowableValues"]);
-        Some((reset["target"].as_str()?, types.filter(|types| !types.is_empty())))
+        Some((path_in(reset["target"].as_str()?)?, types.filter(|types| !types.is_empty())))
     }
 }
 
@@ -86,10 +88,14 @@ impl<'v> BootObject<'v> {
         strings(&self.0[property])
     }
 
-    /// `…@Redfish.AllowableValues` of a property. An empty list says nothing.
+    /// `…@Redfish.AllowableValues` of a property. An empty list says nothing. iLO 4 has `BootSourceOverrideSupported`.
     pub(crate) fn allowed(self, property: &str) -> Option<Vec<&'v str>> {
-        let list = self.list(&format!("{property}@Redfish.AllowableValues"));
-        list.filter(|list| !list.is_empty())
+        let listed = |name: &str| self.list(name).filter(|list| !list.is_empty());
+        let older = || match property {
+            "BootSourceOverrideTarget" => listed("BootSourceOverrideSupported"),
+            _ => None,
+        };
+        listed(&format!("{property}@Redfish.AllowableValues")).or_else(older)
     }
 
     /// Whether an override is set, or a URL is left.
@@ -144,6 +150,9 @@ mod tests {
         assert_eq!(power(json!("PoweringOn")), SystemPower::On);
         assert_eq!(power(json!("PoweringOff")), SystemPower::Changing);
         assert_eq!(power(json!("Paused")), SystemPower::Changing);
-        assert_eq!(power(json!(null)), SystemPower::Unknown);
+        assert_eq!(power(json!("on")), SystemPower::On);
+        for unknown in [json!(null), json!(""), json!("Unknown"), json!(1)] {
+            assert_eq!(power(unknown), SystemPower::Unknown);
+        }
     }
 }

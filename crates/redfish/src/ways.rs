@@ -7,6 +7,7 @@ mod choose;
 mod chosen;
 mod device;
 mod errors;
+mod media_drive;
 mod mode;
 mod over;
 mod read_back;

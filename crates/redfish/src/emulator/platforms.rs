@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use serde::Deserialize;
+use serde_json::Value;
 
 pub(super) use self::bodies::collection;
 use super::machine::SystemLayout;
@@ -105,6 +106,11 @@ impl Platform {
 /// The rules for a tree that was recorded.
 pub(super) fn recorded() -> &'static dyn VendorRules {
     &recorded::RecordedBmc
+}
+
+/// The resources of a recorded tree.
+pub(super) fn recorded_bodies(bodies: BTreeMap<String, Value>) -> ResourceBodies {
+    recorded::completed(bodies)
 }
 
 /// The layouts of the systems in a recorded tree.

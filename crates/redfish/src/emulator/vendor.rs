@@ -123,9 +123,14 @@ impl MachineResources<'_> {
         Ok(())
     }
 
-    /// `BootOrder` and `BootNext` must name boot options.
+    /// `BootOrder` and `BootNext` must name boot options. Those of the order as it is shown exist: a recorded tree may
+    /// lack some of them.
     fn check_boot_options(&self, patch: &ResourcePatch<'_>) -> Result<(), EmulatorResponse> {
-        let known = self.boot_option_references();
+        let mut known = self.boot_option_references();
+        for boot in [&patch.view["Boot"], &self.boot()] {
+            let shown = boot["BootOrder"].as_array().into_iter().flatten();
+            known.extend(shown.filter_map(|it| it.as_str().map(str::to_owned)));
+        }
         let unknown = |value: &Value| {
             let name = value.as_str().unwrap_or_default();
             !name.is_empty() && !known.iter().any(|reference| reference == name)

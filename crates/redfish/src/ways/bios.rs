@@ -45,12 +45,18 @@ pub(super) struct HpeBootOrder {
 }
 
 /// A BIOS attribute that says that the machine boots in BIOS mode: Dell's and HPE's `BootMode`, Lenovo's
-/// `BootModes_SystemBootMode`, Supermicro's `BootModeSelect_…`. Secure Boot's mode is another matter.
+/// `BootModes_SystemBootMode`, Supermicro's `BootModeSelect_…`, Huawei's `BootType`. The modes of Secure Boot, of slots
+/// and of the video card are other matters.
 pub(super) fn bios_mode(attributes: &Map<String, Value>) -> Option<(String, String)> {
     attributes.iter().find_map(|(name, value)| {
         let (lower, value) = (name.to_ascii_lowercase(), value.as_str()?);
         let mode = value.to_ascii_lowercase();
-        let is_mode = lower.contains("bootmode") && !lower.contains("secure");
+        let is_mode = lower.split('_').any(|part| {
+            matches!(
+                part,
+                "bootmode" | "systembootmode" | "bootmodeselect" | "bootmodeselection" | "boottype"
+            )
+        });
         let is_bios = mode.starts_with("bios") || mode.starts_with("legacy");
         (is_mode && is_bios).then(|| (name.clone(), value.to_owned()))
     })
@@ -156,7 +162,7 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         current: Option<&str>,
     ) -> Result<Option<String>, BmcFailure> {
         let Some(path) = self.system.link("EthernetInterfaces") else { return Ok(None) };
-        let all = self.service.find(RedfishPurpose::ReadInterfaces, path).await?;
+        let all = self.service.collection(RedfishPurpose::ReadInterfaces, path).await?;
         let members = all.map(|all| all.members()).unwrap_or_default();
         for member in members.iter().take(MOST_INTERFACES) {
             let found = self.service.find(RedfishPurpose::ReadInterfaces, member).await?;

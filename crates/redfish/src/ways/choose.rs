@@ -9,6 +9,7 @@ use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, CannotHttpBoot};
 use super::over::OverridePlace;
 use super::reader::BootReader;
+use super::virtual_media::cd_target;
 use super::wanted::{BootNeed, MediaUse};
 use crate::channel::BmcChannel;
 use crate::machine::RedfishSystem;
@@ -289,10 +290,16 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
                 return Ok(Some(WayPlan::BootOption { place: place.clone(), reference, pick }));
             }
         }
-        let order = self.boot_order().await?;
-        Ok(order.filter(|(_, order)| order.contains(&reference)).map(|(resource, before)| {
-            let rest = before.iter().filter(|other| **other != reference);
-            let order = [&reference].into_iter().chain(rest).cloned().collect();
+        let Some((resource, before)) = self.boot_order().await? else { return Ok(None) };
+        // Vera Rubin's orders have the names as well: `Boot0019: Ubuntu` (nv-redfish's quirks).
+        let is_option = |entry: &&String| {
+            entry
+                .strip_prefix(&reference)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+        };
+        Ok(before.iter().find(is_option).cloned().map(|entry| {
+            let rest = before.iter().filter(|other| **other != entry);
+            let order = [&entry].into_iter().chain(rest).cloned().collect();
             WayPlan::BootOrder { resource, order, before }
         }))
     }
@@ -304,7 +311,12 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         let Some(drive) = self.cd_drive().await? else {
             return Err(CannotHttpBoot::NoVirtualMedia.into());
         };
-        Ok(WayPlan::VirtualMedia { place, drive })
+        let platform = self.platform_by_system();
+        let Some(target) = cd_target(platform, &self.system.body, shown.targets.as_deref()) else {
+            let targets = shown.targets.as_ref().map(|targets| targets.join(", "));
+            return Err(CannotHttpBoot::NoCdTarget { targets: targets.unwrap_or_default() }.into());
+        };
+        Ok(WayPlan::VirtualMedia { place, drive, target })
     }
 }
 

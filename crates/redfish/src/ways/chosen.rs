@@ -6,8 +6,8 @@ use hardware::{BootChange, BootWayKind};
 
 use super::bios::{DellHttpDevice, HpeBootOrder};
 use super::boot_option::OptionPick;
+use super::media_drive::CdDrive;
 use super::over::OverridePlace;
-use super::virtual_media::CdDrive;
 use crate::platform::BmcPlatform;
 
 /// The way that a BMC has for a boot.
@@ -30,7 +30,7 @@ pub(super) enum WayPlan {
     Pxe { place: OverridePlace },
     BootOption { place: OverridePlace, reference: String, pick: OptionPick },
     BootOrder { resource: String, order: Vec<String>, before: Vec<String> },
-    VirtualMedia { place: OverridePlace, drive: CdDrive },
+    VirtualMedia { place: OverridePlace, drive: CdDrive, target: &'static str },
 }
 
 impl ChosenWay {

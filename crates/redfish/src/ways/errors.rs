@@ -77,6 +77,14 @@ pub enum CannotHttpBoot {
     /// No virtual CD drive.
     #[error("the BMC shows no virtual CD drive that takes an image by URL")]
     NoVirtualMedia,
+    /// No target boots from a CD.
+    #[error(
+        "the BMC cannot boot from its virtual CD drive: it allows the targets {targets}, and Cd is not among them"
+    )]
+    NoCdTarget {
+        /// The targets.
+        targets: String,
+    },
     /// The reset action is missing.
     #[error("the BMC offers no ComputerSystem.Reset action")]
     NoReset,

@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::wanted::OverrideEnabled;
+use crate::failure::BmcFailure;
 use crate::platform::BmcPlatform;
 use crate::quirks;
 use crate::resource::RedfishResource;
@@ -77,6 +78,18 @@ impl OverridePlace {
         boot.insert("BootSourceOverrideTarget".into(), json!(target));
         boot
     }
+}
+
+/// Whether the BMC refused an override for want of `BootSourceOverrideMode`, which it may not even show (some vendors
+/// "require explicit values for all boot parameters": Ironic's `fix-redfish-boot-device-full-request`;
+/// community.general#11542).
+pub(super) fn wants_mode(failure: &BmcFailure) -> bool {
+    let words = failure.message();
+    let lower = words.to_ascii_lowercase();
+    failure.status() == Some(400)
+        && words.contains("BootSourceOverrideMode")
+        && (failure.has_message("PropertyMissing")
+            || ["required", "missing"].iter().any(|it| lower.contains(it)))
 }
 
 /// The body of a PATCH with these boot properties.

@@ -2,6 +2,7 @@
 
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, NotKept};
+use super::media_drive::CdDrive;
 use super::over::OverridePlace;
 use super::wanted::HttpBootOverride;
 use crate::channel::BmcChannel;
@@ -48,15 +49,11 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             WayPlan::Pxe { place } => {
                 has_target(&self.resource(&view, &place.path).await?, place, "Pxe", &mut warnings)?;
             }
-            WayPlan::VirtualMedia { place, drive } => {
-                has_target(&self.resource(&view, &place.path).await?, place, "Cd", &mut warnings)?;
+            WayPlan::VirtualMedia { place, drive, target } => {
+                let at = self.resource(&view, &place.path).await?;
+                has_target(&at, place, target, &mut warnings)?;
                 let shown = self.service().shown_media(drive).await?;
-                let wanted = wanted.uri.as_deref().unwrap_or_default();
-                // Some BMCs show the name of the file alone.
-                let file = wanted.rsplit('/').next().unwrap_or_default();
-                if !shown.as_deref().is_some_and(|shown| shown.ends_with(file)) {
-                    kept_url("Image", wanted, shown.as_deref())?;
-                }
+                has_media(shown.as_deref(), drive, wanted, &mut warnings)?;
             }
             WayPlan::BootOption { place, .. } => {
                 let at = self.resource(&view, &place.path).await?;
@@ -142,8 +139,10 @@ fn has_target(
     match shown {
         Some(shown) if shown == wanted => Ok(()),
         Some(other)
-            if matches!(other, "Cd" | "Pxe" | "UefiBootNext" | "UefiTarget" | "UefiHttp")
-                || other.eq_ignore_ascii_case(wanted) =>
+            if matches!(
+                other,
+                "Cd" | "UsbCd" | "Pxe" | "UefiBootNext" | "UefiTarget" | "UefiHttp"
+            ) || other.eq_ignore_ascii_case(wanted) =>
         {
             warnings.push(format!(
                 "the BMC took BootSourceOverrideTarget {wanted} and shows it as {other}"
@@ -170,6 +169,31 @@ fn has_uri(
             Ok(())
         }
         shown => kept_url("HttpBootUri", wanted, shown),
+    }
+}
+
+/// Whether a drive has the image. Some BMCs show the URL without its scheme or its host, the name of the file alone, or
+/// only that there is an image.
+fn has_media(
+    shown: Option<&str>,
+    drive: &CdDrive,
+    wanted: &HttpBootOverride,
+    warnings: &mut Vec<String>,
+) -> Result<(), NotKept> {
+    let wanted = wanted.uri.as_deref().unwrap_or_default();
+    let path = wanted.split_once("://").and_then(|(_, rest)| Some(&rest[rest.find('/')?..]));
+    let file = wanted.rsplit('/').next().unwrap_or_default();
+    let is_file = |shown: &str| shown.trim_start_matches(['/', '\\']) == file;
+    match shown {
+        Some("") => {
+            warnings.push(format!(
+                "{} has an image and does not show which: its reads will confirm it",
+                drive.path
+            ));
+            Ok(())
+        }
+        Some(shown) if path.is_some_and(|path| shown.ends_with(path)) || is_file(shown) => Ok(()),
+        shown => kept_url("Image", wanted, shown),
     }
 }
 

@@ -1,12 +1,14 @@
 //! The resources that a way depends on, each read at most once, and only when it is needed.
 
 use hardware::RedfishPurpose;
+use http::StatusCode;
 use serde_json::{Map, Value};
 
 use crate::channel::BmcChannel;
 use crate::facts::BmcFacts;
 use crate::failure::BmcFailure;
 use crate::platform::BmcPlatform;
+use crate::quirks;
 use crate::resource::RedfishResource;
 use crate::service::RedfishService;
 use crate::system::{BootObject, SystemView};
@@ -47,7 +49,8 @@ impl<'r, 'c, C: BmcChannel> BootReader<'r, 'c, C> {
         if by_system.is_certain() || self.facts.root().is_some() {
             return Ok(by_system);
         }
-        let root = self.service.find(RedfishPurpose::ReadServiceRoot, "/redfish/v1/").await?;
+        let root = self.service.find(RedfishPurpose::ReadServiceRoot, "/redfish/v1/").await;
+        let root = unless_refused(root)?;
         if let Some(root) = root {
             self.facts.note_root(root);
         }
@@ -63,7 +66,10 @@ impl<'r, 'c, C: BmcChannel> BootReader<'r, 'c, C> {
     pub(super) async fn settings(&mut self) -> Result<Option<&RedfishResource>, BmcFailure> {
         if self.settings.is_none() {
             let found = match self.system.settings() {
-                Some(path) => self.service.find(RedfishPurpose::ReadSettings, path).await?,
+                Some(path) => {
+                    let found = self.service.find(RedfishPurpose::ReadSettings, path).await;
+                    unless_refused(found)?
+                }
                 None => None,
             };
             self.settings = Some(found);
@@ -104,9 +110,8 @@ impl<'r, 'c, C: BmcChannel> BootReader<'r, 'c, C> {
         let Some(path) = crate::resource::link_in(boot).map(str::to_owned) else {
             return Ok(Vec::new());
         };
-        let Some(all) = self.service.find(RedfishPurpose::ReadBootOptions, &path).await? else {
-            return Ok(Vec::new());
-        };
+        let all = self.service.collection(RedfishPurpose::ReadBootOptions, &path).await;
+        let Some(all) = unless_refused(all)? else { return Ok(Vec::new()) };
         let mut options = Vec::new();
         let inline = all.body["Members"].as_array().into_iter().flatten();
         let inline: Vec<_> = inline.filter_map(option_of).collect();
@@ -114,7 +119,8 @@ impl<'r, 'c, C: BmcChannel> BootReader<'r, 'c, C> {
             return Ok(inline);
         }
         for path in all.members().iter().take(MOST_OPTIONS) {
-            let found = self.service.find(RedfishPurpose::ReadBootOptions, path).await?;
+            let found = self.service.find(RedfishPurpose::ReadBootOptions, path).await;
+            let found = unless_refused(found)?;
             let Some(option) = found.as_ref().and_then(|found| option_of(&found.body)) else {
                 continue;
             };
@@ -136,6 +142,23 @@ impl<'r, 'c, C: BmcChannel> BootReader<'r, 'c, C> {
         };
         let in_settings = self.settings().await?.and_then(of);
         Ok(in_settings.or_else(|| of(self.system)))
+    }
+}
+
+/// A resource that a BMC names and then refuses to show (403, 405, 501 …) counts as missing; a wrong password and a
+/// busy BMC do not.
+pub(super) fn unless_refused(
+    found: Result<Option<RedfishResource>, BmcFailure>,
+) -> Result<Option<RedfishResource>, BmcFailure> {
+    match found {
+        Err(failure @ BmcFailure::Refused { status, .. })
+            if status != StatusCode::UNAUTHORIZED
+                && !status.is_redirection()
+                && quirks::wait_of_a_busy_bmc(&failure).is_none() =>
+        {
+            Ok(None)
+        }
+        found => found,
     }
 }
 

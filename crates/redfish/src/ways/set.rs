@@ -10,7 +10,7 @@ use url::{Host, Url};
 use super::bios::{DellHttpDevice, HpeBootOrder};
 use super::boot_option::OptionPick;
 use super::chosen::{ChosenWay, WayPlan};
-use super::over::{OverridePlace, boot_body};
+use super::over::{OverridePlace, boot_body, wants_mode};
 use super::wanted::{HttpBootOverride, OverrideEnabled};
 use crate::channel::BmcChannel;
 use crate::failure::BmcFailure;
@@ -68,9 +68,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 let set = self.set_target(view, place, wanted.enabled, "UefiHttp").await;
                 self.set_hpe_order(set, order.as_ref()).await
             }
-            WayPlan::VirtualMedia { place, drive } => {
+            WayPlan::VirtualMedia { place, drive, target } => {
                 self.service().insert_media(drive, url).await?;
-                self.set_target(view, place, wanted.enabled, "Cd").await
+                self.set_target(view, place, wanted.enabled, target).await
             }
         }
     }
@@ -106,6 +106,13 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 let body = boot_body(without);
                 let again = self.service().patch(purpose, resource, body, TaskEnd::Awaited).await;
                 // The first refusal says more, if the mode was not its reason.
+                again.map(drop).map_err(|_| failure)
+            }
+            Err(failure) if wants_mode(&failure) => {
+                let mut with = boot;
+                with.insert(MODE.to_owned(), json!("UEFI"));
+                let body = boot_body(with);
+                let again = self.service().patch(purpose, resource, body, TaskEnd::Awaited).await;
                 again.map(drop).map_err(|_| failure)
             }
             done => done.map(drop),
@@ -223,8 +230,10 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     ) -> Result<Map<String, Value>, BmcFailure> {
         let pending = self.service().get(RedfishPurpose::ReadBios, settings).await?;
         let pending = pending.body["Attributes"].as_object().cloned().unwrap_or_default();
-        let jobs =
-            self.service().find(RedfishPurpose::ReadJobs, "/redfish/v1/JobService/Jobs").await?;
+        let jobs = self
+            .service()
+            .collection(RedfishPurpose::ReadJobs, "/redfish/v1/JobService/Jobs")
+            .await?;
         let jobs = jobs.map(|jobs| jobs.members()).unwrap_or_default();
         for path in jobs.iter().rev().take(MOST_JOBS) {
             let Some(job) = self.service().find(RedfishPurpose::ReadJobs, path).await? else {
@@ -251,9 +260,13 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let job = self.stage_bios(&device.settings, enabled).await?;
         self.power_on(view).await?;
         if let Some(job) = job {
+            let service = self.service();
             let rounds = ENABLING.as_secs() / self.patience().as_secs().max(1) + 1;
             for round in 1..=rounds {
-                match self.service().await_task(RedfishPurpose::SetBios, &job, None).await {
+                match service
+                    .await_task(RedfishPurpose::SetBios, &job, None, TaskEnd::Completed)
+                    .await
+                {
                     Err(BmcFailure::TaskFailed { state, .. })
                         if state == "Running" && round < rounds => {}
                     done => {

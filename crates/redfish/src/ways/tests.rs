@@ -16,6 +16,8 @@ use crate::in_memory::{InMemoryBmc, MAC};
 use crate::machine::RedfishSystem;
 use crate::system::SystemPower;
 
+mod odd_bmcs;
+
 pub(crate) const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
 const PATIENCE: Duration = Duration::from_secs(300);
 

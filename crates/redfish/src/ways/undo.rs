@@ -3,7 +3,8 @@
 use hardware::{BootChange, RedfishPurpose};
 use serde_json::{Map, Value, json};
 
-use super::over::boot_body;
+use super::over::{self, boot_body};
+use super::reader::unless_refused;
 use crate::channel::BmcChannel;
 use crate::failure::BmcFailure;
 use crate::machine::RedfishSystem;
@@ -12,6 +13,27 @@ use crate::quirks;
 use crate::resource::{RedfishResource, strings};
 use crate::service::TaskEnd;
 use crate::system::{BootObject, SystemView};
+
+const ENABLED: &str = "BootSourceOverrideEnabled";
+const TARGET: &str = "BootSourceOverrideTarget";
+
+/// The properties that clear an override and a URL, in the forms to be tried in turn: some BMCs refuse `None` as a
+/// target, others know no `Disabled`, and some refuse null for a string.
+fn cleared(shown: BootObject<'_>) -> Vec<Map<String, Value>> {
+    const FORMS: [&[(&str, &str)]; 3] =
+        [&[(ENABLED, "Disabled"), (TARGET, "None")], &[(ENABLED, "Disabled")], &[(TARGET, "None")]];
+    let forms: &[&[(&str, &str)]] = if shown.shows(TARGET) { &FORMS } else { &[&[]] };
+    let urls = if shown.has_url() { vec![Some(Value::Null), Some(json!(""))] } else { vec![None] };
+    let mut all = Vec::new();
+    for form in forms {
+        for url in &urls {
+            let properties = form.iter().map(|(name, value)| (*name, json!(value)));
+            let url = url.iter().map(|url| ("HttpBootUri", url.clone()));
+            all.push(properties.chain(url).map(|(name, value)| (name.to_owned(), value)).collect());
+        }
+    }
+    all
+}
 
 impl SystemView {
     /// Whether a boot may have left something at the BMC.
@@ -54,7 +76,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     async fn clear_override(&self, view: &SystemView) -> Result<(), BmcFailure> {
         let platform = BmcPlatform::of(self.facts().root(), &view.0);
         let in_settings = match view.0.settings() {
-            Some(path) => self.service().find(RedfishPurpose::ReadSettings, path).await?,
+            Some(path) => {
+                unless_refused(self.service().find(RedfishPurpose::ReadSettings, path).await)?
+            }
             None => None,
         };
         let settings_take_it = in_settings
@@ -79,32 +103,23 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     ) -> Result<(), BmcFailure> {
         const PURPOSE: RedfishPurpose = RedfishPurpose::ClearOverride;
         let shown = BootObject::of(resource);
-        let mut boot = Map::new();
-        if shown.shows("BootSourceOverrideTarget") {
-            boot.insert("BootSourceOverrideEnabled".into(), json!("Disabled"));
-            boot.insert("BootSourceOverrideTarget".into(), json!("None"));
-            if quirks::wants_mode_when_clearing(platform) {
+        let mut first = Ok(());
+        let mut wants_mode = quirks::wants_mode_when_clearing(platform);
+        for mut boot in cleared(shown) {
+            if wants_mode && boot.contains_key(ENABLED) {
                 boot.insert("BootSourceOverrideMode".into(), json!("UEFI"));
             }
-        }
-        if !shown.has_url() {
-            return self
-                .service()
-                .patch(PURPOSE, resource, boot_body(boot), TaskEnd::Awaited)
-                .await
-                .map(drop);
-        }
-        let mut last = Ok(());
-        // Some BMCs refuse null for a string.
-        for empty in [Value::Null, json!("")] {
-            boot.insert("HttpBootUri".into(), empty);
-            let body = boot_body(boot.clone());
-            last = self.service().patch(PURPOSE, resource, body, TaskEnd::Awaited).await.map(drop);
-            if last.as_ref().err().and_then(BmcFailure::status) != Some(400) {
-                break;
+            let body = boot_body(boot);
+            match self.service().patch(PURPOSE, resource, body, TaskEnd::Awaited).await {
+                Ok(_) => return Ok(()),
+                Err(failure) if failure.status() == Some(400) => {
+                    wants_mode |= over::wants_mode(&failure);
+                    first = first.and(Err(failure));
+                }
+                Err(failure) => return Err(failure),
             }
         }
-        last
+        first
     }
 
     /// Empties a BIOS attribute. On iDRAC that is a job, which the next start of the machine runs.

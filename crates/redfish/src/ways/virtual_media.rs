@@ -1,115 +1,117 @@
-//! A BMC's virtual CD drive (`VirtualMedia`, DSP2046).
+//! The choice of a BMC's virtual CD drive (`VirtualMedia`, DSP2046), and of the boot target that boots from it.
 
 use hardware::RedfishPurpose;
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::media_drive::{CdDrive, MediaActions};
 use super::reader::BootReader;
 use crate::channel::BmcChannel;
 use crate::failure::BmcFailure;
+use crate::platform::BmcPlatform;
 use crate::resource::{RedfishResource, link_in, strings};
-use crate::service::{RedfishService, TaskEnd};
 
 /// Number limit of drives that are read.
 const MOST_DRIVES: usize = 16;
 
-/// A virtual drive for CDs or DVDs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct CdDrive {
-    /// Its path.
-    pub(super) path: String,
-}
-
 impl<C: BmcChannel> BootReader<'_, '_, C> {
-    /// The first virtual drive for CDs: the system's, else its manager's.
+    /// The virtual drive for CDs that takes an image by URL: one of the system's, else one of its manager's. Of several,
+    /// the first with an action for it: others are for the BMC's own web page only (Cisco C845A M8), or want the image
+    /// uploaded (Lenovo's RDOC).
     pub(super) async fn cd_drive(&mut self) -> Result<Option<CdDrive>, BmcFailure> {
-        const PURPOSE: RedfishPurpose = RedfishPurpose::ReadVirtualMedia;
-        let mut collections: Vec<_> =
-            self.system.link("VirtualMedia").map(str::to_owned).into_iter().collect();
-        let managers = self.system.body["Links"]["ManagedBy"].as_array().into_iter().flatten();
-        for path in managers.filter_map(link_in).take(MOST_DRIVES) {
-            let manager = self.service.find(PURPOSE, path).await?;
-            let found = manager.as_ref().and_then(|manager| manager.link("VirtualMedia"));
-            collections.extend(found.map(str::to_owned));
+        if let Some(collection) = self.system.link("VirtualMedia").map(str::to_owned)
+            && let Some(drive) = self.best_drive(&collection).await?
+        {
+            return Ok(Some(drive));
         }
-        collections.dedup();
-        for collection in collections {
-            let Some(drives) = self.service.find(PURPOSE, &collection).await? else { continue };
-            for path in drives.members().iter().take(MOST_DRIVES) {
-                let Some(drive) = self.service.find(PURPOSE, path).await? else { continue };
-                let types = strings(&drive.body["MediaTypes"]).unwrap_or_default();
-                if types.iter().any(|kind| matches!(*kind, "CD" | "DVD")) {
-                    return Ok(Some(CdDrive { path: drive.path }));
-                }
+        for manager in self.managers().await? {
+            const PURPOSE: RedfishPurpose = RedfishPurpose::ReadVirtualMedia;
+            let manager = self.service.find(PURPOSE, &manager).await?;
+            let Some(collection) = manager.as_ref().and_then(|it| it.link("VirtualMedia")) else {
+                continue;
+            };
+            if let Some(drive) = self.best_drive(collection).await? {
+                return Ok(Some(drive));
             }
         }
         Ok(None)
     }
-}
 
-fn action<'r>(drive: &'r RedfishResource, name: &str) -> Option<&'r str> {
-    drive.body["Actions"][name]["target"].as_str().filter(|target| target.starts_with('/'))
-}
-
-fn has_image(drive: &RedfishResource) -> bool {
-    let image = drive.body["Image"].as_str().is_some_and(|image| !image.is_empty());
-    image || drive.body["Inserted"] == true
-}
-
-impl<C: BmcChannel> RedfishService<'_, C> {
-    /// Inserts an image into a drive, in place of another.
-    ///
-    /// # Errors
-    /// [`BmcFailure`]
-    pub(super) async fn insert_media(&self, drive: &CdDrive, url: &str) -> Result<(), BmcFailure> {
-        const PURPOSE: RedfishPurpose = RedfishPurpose::InsertMedia;
-        let mut shown = self.get(RedfishPurpose::ReadVirtualMedia, &drive.path).await?;
-        if has_image(&shown) {
-            self.eject_media(&drive.path).await?;
-            shown = self.get(RedfishPurpose::ReadVirtualMedia, &drive.path).await?;
+    /// The managers of the system. Without a link, those of the BMC (Huawei 1288H; sushy's `retry-on-missing-managedby`).
+    async fn managers(&self) -> Result<Vec<String>, BmcFailure> {
+        const MANAGERS: &str = "/redfish/v1/Managers";
+        let links = &self.system.body["Links"];
+        let linked = ["ManagedBy", "Managers"].iter().find_map(|name| links[*name].as_array());
+        let linked: Vec<_> = linked.into_iter().flatten().filter_map(link_in).collect();
+        if !linked.is_empty() {
+            return Ok(linked.into_iter().take(MOST_DRIVES).map(str::to_owned).collect());
         }
-        let body = json!({ "Image": url, "Inserted": true, "WriteProtected": true });
-        let Some(target) = action(&shown, "#VirtualMedia.InsertMedia") else {
-            // Before Redfish 1.2 the properties were written.
-            let body = json!({ "Image": url });
-            return self.patch(PURPOSE, &shown, body, TaskEnd::Awaited).await.map(drop);
-        };
-        match self.post(PURPOSE, target, body).await {
-            // Some BMCs require the parameters that the standard leaves out, others refuse them.
-            Err(BmcFailure::Refused { status, .. }) if status == http::StatusCode::BAD_REQUEST => {
-                let protocol = if url.starts_with("https:") { "HTTPS" } else { "HTTP" };
-                let body = json!({
-                    "Image": url, "TransferMethod": "Stream", "TransferProtocolType": protocol,
-                });
-                self.post(PURPOSE, target, body).await.map(drop)
-            }
-            done => done.map(drop),
-        }
+        let all = self.service.collection(RedfishPurpose::ReadVirtualMedia, MANAGERS).await?;
+        let all = all.map(|all| all.members()).unwrap_or_default();
+        Ok(all.into_iter().take(MOST_DRIVES).collect())
     }
 
-    /// The image that a drive shows.
-    pub(super) async fn shown_media(&self, drive: &CdDrive) -> Result<Option<String>, BmcFailure> {
-        let shown = self.get(RedfishPurpose::ReadVirtualMedia, &drive.path).await?;
-        Ok(shown.body["Image"].as_str().map(str::to_owned))
-    }
-
-    /// Ejects the image of a drive, if there is one.
-    ///
-    /// # Errors
-    /// [`BmcFailure`]
-    pub(super) async fn eject_media(&self, path: &str) -> Result<(), BmcFailure> {
-        const PURPOSE: RedfishPurpose = RedfishPurpose::EjectMedia;
-        let Some(shown) = self.find(RedfishPurpose::ReadVirtualMedia, path).await? else {
-            return Ok(());
+    async fn best_drive(&self, collection: &str) -> Result<Option<CdDrive>, BmcFailure> {
+        const PURPOSE: RedfishPurpose = RedfishPurpose::ReadVirtualMedia;
+        let Some(drives) = self.service.collection(PURPOSE, collection).await? else {
+            return Ok(None);
         };
-        if !has_image(&shown) {
-            return Ok(());
-        }
-        match action(&shown, "#VirtualMedia.EjectMedia") {
-            Some(target) => self.post(PURPOSE, target, json!({})).await.map(drop),
-            None => {
-                let body = json!({ "Image": Value::Null });
-                self.patch(PURPOSE, &shown, body, TaskEnd::Awaited).await.map(drop)
+        let mut best: Option<(u8, CdDrive)> = None;
+        for path in drives.members().iter().take(MOST_DRIVES) {
+            let drive = match self.service.find(PURPOSE, path).await {
+                Ok(Some(drive)) if is_for_cds(&drive) => drive,
+                // One that cannot be read does not hide the others.
+                Ok(_) | Err(BmcFailure::Refused { .. }) => continue,
+                Err(failure) => return Err(failure),
+            };
+            let rank = rank(&drive);
+            if best.as_ref().is_none_or(|(other, _)| rank < *other) {
+                best = Some((rank, CdDrive { path: drive.path }));
+            }
+            if rank == 0 {
+                break;
             }
         }
+        Ok(best.map(|(_, drive)| drive))
+    }
+}
+
+/// Whether a drive takes CDs: by its media types; by its name if it shows none.
+fn is_for_cds(drive: &RedfishResource) -> bool {
+    let is_cd = |text: &str| {
+        let text = text.to_ascii_lowercase();
+        text.contains("cd") || text.contains("dvd")
+    };
+    match strings(&drive.body["MediaTypes"]).filter(|types| !types.is_empty()) {
+        Some(types) => types.into_iter().any(is_cd),
+        None => ["Id", "Name"].iter().filter_map(|name| drive.body[*name].as_str()).any(is_cd),
+    }
+}
+
+/// How well a drive takes an image by URL, 0 being the best.
+fn rank(drive: &RedfishResource) -> u8 {
+    let id = drive.body["Id"].as_str().unwrap_or_default();
+    match MediaActions::of(drive) {
+        MediaActions { insert: Some(_), .. } => 0,
+        MediaActions { vmm_control: Some(_), .. } => 1,
+        _ if id.starts_with("RDOC") => 3,
+        _ => 2,
+    }
+}
+
+/// The boot target of the virtual CD drive, of those that are listed. Supermicro's boots by `UsbCd` (sushy's
+/// `change-bootdev-smc`), except for one model.
+pub(super) fn cd_target(
+    platform: BmcPlatform,
+    system: &Value,
+    listed: Option<&[String]>,
+) -> Option<&'static str> {
+    const USUAL: [&str; 5] = ["Cd", "UsbCd", "UefiUsbCd", "UefiCd", "CD/DVD"];
+    const SUPERMICRO: [&str; 5] = ["UsbCd", "UefiUsbCd", "Cd", "UefiCd", "CD/DVD"];
+    let is_grace =
+        system["Model"].as_str().is_some_and(|it| it.eq_ignore_ascii_case("ars-111gl-nhr"));
+    let targets = if platform == BmcPlatform::Supermicro && !is_grace { SUPERMICRO } else { USUAL };
+    match listed {
+        None => Some("Cd"),
+        Some(listed) => targets.into_iter().find(|target| listed.iter().any(|it| it == target)),
     }
 }

@@ -1,5 +1,7 @@
 //! A tree that was recorded: what it shows may be written, as far as it is not known as read-only.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use crate::emulator::machine::{MachineResources, SystemLayout};
@@ -77,6 +79,25 @@ fn settable(machine: &MachineResources<'_>, patch: &ResourcePatch<'_>) -> Value 
     view
 }
 
+/// The resources of a tree, with the settings resources that it names and lacks, which show nothing. HPE's paths are
+/// the same in upper and lower case.
+pub(super) fn completed(mut bodies: BTreeMap<String, Value>) -> ResourceBodies {
+    let folds_case = bodies.values().any(|body| body["Oem"]["Hpe"].is_object());
+    let named = bodies.values().filter_map(|body| {
+        let path = body[SETTINGS]["SettingsObject"]["@odata.id"].as_str()?;
+        Some(path.trim_end_matches('/').to_owned())
+    });
+    let named: Vec<_> = named.filter(|path| path.starts_with('/')).collect();
+    for path in named {
+        let is_there = |key: &String| *key == path || folds_case && key.eq_ignore_ascii_case(&path);
+        if !bodies.keys().any(is_there) {
+            let id = json!({ "@odata.id": path });
+            bodies.insert(path, id);
+        }
+    }
+    ResourceBodies { bodies, folds_case }
+}
+
 /// The systems of a tree with a reset action: others are baseboards. The first system, if none has one.
 pub(super) fn layouts(bodies: &ResourceBodies) -> Vec<SystemLayout> {
     let is_system =
@@ -90,7 +111,13 @@ pub(super) fn layouts(bodies: &ResourceBodies) -> Vec<SystemLayout> {
     }
     let media = bodies.bodies.iter().filter(|(_, body)| {
         let kinds = body["MediaTypes"].as_array();
-        kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == "CD" || kind == "DVD"))
+        // AMI's have no types, and are named after them.
+        let is_named = || {
+            let is_media =
+                body["@odata.type"].as_str().is_some_and(|it| it.contains("#VirtualMedia."));
+            is_media && body["Id"].as_str().is_some_and(|id| id.starts_with("CD"))
+        };
+        kinds.map_or_else(is_named, |kinds| kinds.iter().any(|it| it == "CD" || it == "DVD"))
     });
     let media: Vec<_> = media.map(|(path, _)| path.clone()).collect();
     paths.into_iter().map(|system| SystemLayout { system, media: media.clone() }).collect()
