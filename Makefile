@@ -3,12 +3,13 @@
 AGENT = target/agent/x86_64-unknown-linux-gnu/agent/ferroboot-agent
 RAMDISK = target/ramdisk/manifest.json
 BAREMETAL = target/venv/bin/baremetal
+IRONIC = target/ironic/bin/ironic
 FERROBOOT = target/debug/ferroboot
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
 .PHONY: help demo shell test test-lab check deny fuzz soak ramdisk ramdisk-arm64 ramdisk-riscv64 agent agent-arm64 agent-riscv64
-.PHONY: firmware build dependencies build-dependencies arm64-machines FORCE
+.PHONY: firmware build dependencies build-dependencies all-dependencies FORCE
 
 help: ## List these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -22,7 +23,7 @@ shell: dependencies build $(RAMDISK) $(BAREMETAL) ## A shell with two machines, 
 test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
 	scripts/with-postgres cargo test --locked --workspace
 
-test-lab: arm64-machines build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) ## Every boot; resumes after an interruption
+test-lab: all-dependencies build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) $(IRONIC) ## Every boot; resumes after an interruption
 	scripts/test-lab
 
 check: ## Checks without machines: formatting, lints, documentation, xtask, build of the fuzz targets
@@ -69,8 +70,9 @@ dependencies: build-dependencies
 build-dependencies:
 	@scripts/install-dependencies build
 
-arm64-machines: dependencies
-	@scripts/install-dependencies build lab lab-arm64
+# Of the boots that only `make test-lab` runs, too: arm64 machines, and Ironic.
+all-dependencies: dependencies
+	@scripts/install-dependencies build lab lab-arm64 lab-ironic
 
 # Cargo rebuilds it only if needed, and otherwise leaves the file unchanged.
 $(AGENT): build-dependencies FORCE
@@ -85,5 +87,8 @@ $(RAMDISK): $(AGENT) $(wildcard crates/ferroboot/src/image.rs crates/ferroboot/s
 
 $(BAREMETAL): scripts/python-venv scripts/python-requirements.txt
 	scripts/python-venv
+
+$(IRONIC): scripts/python-venv scripts/ironic-requirements.txt
+	scripts/python-venv ironic
 
 FORCE:

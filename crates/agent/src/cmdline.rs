@@ -21,7 +21,9 @@ pub struct AgentOptions {
     pub api_url: Option<Url>,
     /// `ipa-agent-token`: a token that Ironic has assigned beforehand.
     pub token: Option<String>,
-    /// `ipa-node-uuid`, or the publication of an ISO (`ir_pub_id`): the UUID of the node.
+    /// `ipa-node-uuid`, a parameter of this agent alone: the UUID of the node.
+    ///
+    /// No parameter of Ironic has it: `ir_pub_id` is the publisher of the ISO image, a new random UUID for each image.
     pub node: Option<Uuid>,
     /// `BOOTIF`: the network card of the boot.
     pub boot_mac: Option<Mac>,
@@ -149,8 +151,6 @@ impl AgentOptions {
             "ipa-node-uuid" => self.node = Some(parsed(value)?),
             "ipa-ntp-server" => self.ntp_server = Some(value.to_owned()),
             "vlan" => self.vlans.push(parsed(value)?),
-            // The publisher of an ISO may use something else than a node's UUID.
-            "ir_pub_id" if self.node.is_none() => self.node = value.parse().ok(),
             _ => {}
         }
         Ok(())
@@ -247,6 +247,19 @@ mod tests {
         assert_eq!(options.boot_mac, Some(Mac([0x52, 0x54, 0, 0xAA, 0xBB, 1])));
         assert!(options.debug);
         assert_eq!(options.listen_port, 9999);
+    }
+
+    #[test]
+    fn the_publisher_of_an_iso_image_of_ironic_is_not_the_node() {
+        let (options, ignored) = AgentOptions::parse(
+            "BOOT_IMAGE=/vmlinuz ir_pub_id=6c7d0d2c-8a4b-4c8e-9e1b-6f1f6f0b5b1a \
+             ipa-api-url=http://10.77.0.1:6385 ipa-agent-token=0123456789abcdef0123456789abcdef \
+             ipa-debug=1 boot_method=vmedia nofb vga=normal --",
+        );
+
+        assert_eq!(ignored, [""; 0]);
+        assert_eq!(options.node, None, "the lookup is by MAC addresses alone");
+        assert!(options.token.is_some());
     }
 
     #[test]

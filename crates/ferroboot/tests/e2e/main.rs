@@ -18,3 +18,4 @@ mod platforms;
 mod providers;
 mod proxy;
 mod story;
+mod upstream;
