@@ -214,6 +214,13 @@ impl Emulator {
         self.shown(path.trim_end_matches('/'), &[])
     }
 
+    /// All resources as they are, without faults, by their paths.
+    #[must_use]
+    pub fn resources(&self) -> BTreeMap<String, Value> {
+        let shown = |path: String| self.shown(&path, &[]).map(|body| (path, body));
+        self.tree.keys().filter_map(shown).collect()
+    }
+
     /// Records the start of a machine, by a reset here or by itself. Applies its settings, returns its boot target, and
     /// consumes an override that is for one boot.
     pub fn starts(&mut self, system: &str, now: Duration) -> Option<NextBoot> {

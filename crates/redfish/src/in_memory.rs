@@ -1,5 +1,6 @@
 //! The emulator behind [`BmcChannel`], for tests without sockets and without time.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -88,6 +89,36 @@ impl InMemoryBmc {
     /// A resource, without faults.
     pub(crate) fn resource(&self, path: &str) -> Value {
         self.inside().emulator.resource(path).unwrap_or_default()
+    }
+
+    /// All resources, without faults.
+    pub(crate) fn resources(&self) -> BTreeMap<String, Value> {
+        self.inside().emulator.resources()
+    }
+
+    /// Waits. What the BMC does later in this time, it has done.
+    pub(crate) fn let_pass(&self, how_long: Duration) {
+        let inside = &mut *self.inside();
+        inside.now += how_long;
+        let root = EmulatorRequest {
+            method: &Method::GET,
+            path: "/redfish/v1",
+            authorization: None,
+            session_token: None,
+            if_match: None,
+            body: b"",
+            fresh: "fresh",
+            now: inside.now,
+        };
+        while let (_, Some(effect)) = inside.emulator.answer(&root) {
+            inside.carry_out(effect);
+        }
+    }
+
+    /// Switches the machine off, by its button.
+    pub(crate) fn press_off(&self) {
+        let inside = &mut *self.inside();
+        inside.emulator.stopped(NAME, inside.now);
     }
 
     /// Switches the machine on, by its button.

@@ -438,7 +438,12 @@ enum TaskProgress {
 
 /// `TaskState` of a task, or `JobState` of a job; a task's monitor answers 202 until its task is over.
 fn task_state(answer: &RedfishAnswer) -> TaskProgress {
-    let body = sanitized_json(&answer.body).unwrap_or_default();
+    let Some(body) =
+        sanitized_json(&answer.body).or_else(|| answer.body.is_empty().then(Value::default))
+    else {
+        // A BMC that restarts shows a web page for a while.
+        return TaskProgress::Running;
+    };
     let state = body["TaskState"].as_str().or_else(|| body["JobState"].as_str());
     match state {
         Some("Completed") => match body["TaskStatus"].as_str() {

@@ -25,4 +25,6 @@ pub use self::read_back::BootReadBack;
 pub use self::wanted::{BootNeed, HttpBootOverride, MediaUse, OverrideEnabled};
 
 #[cfg(test)]
+mod fault_matrix;
+#[cfg(test)]
 mod tests;

@@ -25,6 +25,9 @@ pub struct FaultRule {
     /// Number of matching requests that are answered well before.
     #[serde(default)]
     pub after: u32,
+    /// Of the requests from then on, each so-manieth has the fault; 1 by default.
+    #[serde(default = "each", skip_serializing_if = "is_each")]
+    pub every: u32,
     /// Number of requests with the fault; all further ones by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<u32>,
@@ -122,11 +125,20 @@ fn all_paths() -> String {
     "**".to_owned()
 }
 
+fn each() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_each(every: &u32) -> bool {
+    *every == each()
+}
+
 impl FaultRule {
     /// A fault of all requests.
     #[must_use]
     pub fn always(fault: EmulatedFault) -> Self {
-        Self { path: all_paths(), method: None, after: 0, times: None, fault }
+        Self { path: all_paths(), method: None, after: 0, every: each(), times: None, fault }
     }
 
     /// A fault of the requests with this method, for these paths.
@@ -153,6 +165,22 @@ impl FaultRule {
             location: None,
         };
         Self::on(&Method::PATCH, "/redfish/v1/Systems/*", fault)
+    }
+
+    /// The same, for every second request, beginning with the second.
+    #[must_use]
+    pub fn every_second(self) -> Self {
+        Self { every: 2, ..self }
+    }
+
+    /// Whether the fitting request with this number, from 1, has the fault.
+    fn is_due(&self, number: u32) -> bool {
+        let Some(number) = number.checked_sub(self.after).filter(|number| *number > 0) else {
+            return false;
+        };
+        let every = self.every.max(1);
+        let is_one = number.is_multiple_of(every);
+        is_one && self.times.is_none_or(|times| number / every <= times)
     }
 
     fn fits(&self, method: &Method, path: &str) -> bool {
@@ -207,8 +235,7 @@ impl FaultTable {
                 continue;
             }
             *seen = seen.saturating_add(1);
-            let last = rule.times.map(|times| rule.after.saturating_add(times));
-            if *seen > rule.after && last.is_none_or(|last| *seen <= last) {
+            if rule.is_due(*seen) {
                 faults.push(rule.fault.clone());
             }
         }
@@ -346,6 +373,10 @@ mod tests {
         let faulty: Vec<_> = (0..4).map(|_| table.of_request(&Method::PATCH, "/a").len()).collect();
 
         assert_eq!(faulty, [0, 1, 1, 0]);
+        let rule = FaultRule::on(&Method::PATCH, "/a", EmulatedFault::CutBefore).every_second();
+        table.set(vec![FaultRule { after: 1, ..rule.times(2) }]);
+        let faulty: Vec<_> = (0..8).map(|_| table.of_request(&Method::PATCH, "/a").len()).collect();
+        assert_eq!(faulty, [0, 0, 1, 0, 1, 0, 0, 0]);
         assert!(table.of_request(&Method::GET, "/a").is_empty());
     }
 

@@ -70,6 +70,13 @@ impl ResourceTree {
         Some(body)
     }
 
+    /// The paths of all resources.
+    pub(super) fn keys(&self) -> impl Iterator<Item = String> {
+        let shared = self.shared.bodies.keys();
+        let new = self.changes.keys().filter(|key| !self.shared.bodies.contains_key(*key));
+        shared.chain(new).filter(|key| self.key(key).is_some()).cloned()
+    }
+
     /// Merges into a resource; creates it if it does not exist.
     pub(super) fn change(&mut self, path: &str, value: &Value) {
         let key = self.key(path).unwrap_or_else(|| path.trim_end_matches('/').to_owned());

@@ -1,5 +1,9 @@
 //! The check that a BMC shows the boot that it took, where it shows it.
 
+use std::time::Duration;
+
+use serde_json::Value;
+
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, NotKept};
 use super::media_drive::CdDrive;
@@ -9,6 +13,14 @@ use crate::channel::BmcChannel;
 use crate::machine::RedfishSystem;
 use crate::resource::RedfishResource;
 use crate::system::{BootObject, SystemView};
+
+/// The waits until a boot that the BMC took is shown.
+const WAITS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(2),
+    Duration::from_secs(4),
+    Duration::from_secs(8),
+];
 
 /// What a read-back found.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,11 +32,26 @@ pub struct BootReadBack {
 }
 
 impl<C: BmcChannel> RedfishSystem<'_, C> {
-    /// Reads the system again, and checks that the boot is shown, where this platform shows it.
+    /// Reads the system again, and checks that the boot is shown, where this platform shows it; some take a few
+    /// seconds.
     ///
     /// # Errors
     /// [`NotKept`], or the failure of a request.
     pub async fn read_back(
+        &self,
+        way: &ChosenWay,
+        wanted: &HttpBootOverride,
+    ) -> Result<BootReadBack, BootNotSet> {
+        let mut waits = WAITS.into_iter();
+        loop {
+            match (self.read_back_once(way, wanted).await, waits.next()) {
+                (Err(BootNotSet::NotKept(_)), Some(wait)) => self.service().pause(wait).await,
+                (done, _) => return done,
+            }
+        }
+    }
+
+    async fn read_back_once(
         &self,
         way: &ChosenWay,
         wanted: &HttpBootOverride,
@@ -66,11 +93,18 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             }
             WayPlan::DellHttpDevice { device, .. } => {
                 let at = self.bios_settings(&device.settings).await?;
-                has_attribute(&at, "HttpDev1Uri", wanted)?;
+                let is_in_force = device.shown.get("HttpDev1Uri").and_then(Value::as_str)
+                    == wanted.uri.as_deref();
+                if !has_attribute(&at, "HttpDev1Uri", wanted)?
+                    && !is_in_force
+                    && self.waiting_bios_jobs().await?.is_empty()
+                {
+                    kept_url("HttpDev1Uri", wanted.uri.as_deref().unwrap_or_default(), None)?;
+                }
             }
             WayPlan::HpeUrlBootFile { settings, .. } => {
                 let at = self.bios_settings(settings).await?;
-                has_attribute(&at, "UrlBootFile", wanted)?;
+                has_attribute(&at, "UrlBootFile", wanted).map(drop)?;
             }
         }
         Ok(BootReadBack { view, warnings })
@@ -197,15 +231,15 @@ fn has_media(
     }
 }
 
-/// Whether the pending BIOS settings have the URL. Some show only what a job has not taken yet.
+/// Whether the pending BIOS settings show the URL, and no other. Some show only what a job has not taken yet.
 fn has_attribute(
     at: &RedfishResource,
     name: &'static str,
     wanted: &HttpBootOverride,
-) -> Result<(), NotKept> {
+) -> Result<bool, NotKept> {
     let wanted = wanted.uri.as_deref().unwrap_or_default();
     match at.body["Attributes"][name].as_str() {
-        None => Ok(()),
-        shown => kept_url(name, wanted, shown),
+        None => Ok(false),
+        shown => kept_url(name, wanted, shown).map(|()| true),
     }
 }

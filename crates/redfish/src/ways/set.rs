@@ -230,11 +230,20 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     ) -> Result<Map<String, Value>, BmcFailure> {
         let pending = self.service().get(RedfishPurpose::ReadBios, settings).await?;
         let pending = pending.body["Attributes"].as_object().cloned().unwrap_or_default();
+        for job in self.waiting_bios_jobs().await? {
+            self.service().delete(RedfishPurpose::DeleteJob, &job).await?;
+        }
+        Ok(pending)
+    }
+
+    /// The paths of jobs for the BIOS that wait for a reset.
+    pub(super) async fn waiting_bios_jobs(&self) -> Result<Vec<String>, BmcFailure> {
         let jobs = self
             .service()
             .collection(RedfishPurpose::ReadJobs, "/redfish/v1/JobService/Jobs")
             .await?;
         let jobs = jobs.map(|jobs| jobs.members()).unwrap_or_default();
+        let mut waiting = Vec::new();
         for path in jobs.iter().rev().take(MOST_JOBS) {
             let Some(job) = self.service().find(RedfishPurpose::ReadJobs, path).await? else {
                 continue;
@@ -244,10 +253,10 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             let is_bios =
                 [text("JobType"), text("Name")].iter().any(|it| it.to_uppercase().contains("BIOS"));
             if waits && is_bios {
-                self.service().delete(RedfishPurpose::DeleteJob, path).await?;
+                waiting.push(path.clone());
             }
         }
-        Ok(pending)
+        Ok(waiting)
     }
 
     /// Some BIOS releases take the device's attributes only when it is enabled, which takes a reset of its own.

@@ -17,22 +17,43 @@ use crate::system::{BootObject, SystemView};
 const ENABLED: &str = "BootSourceOverrideEnabled";
 const TARGET: &str = "BootSourceOverrideTarget";
 
-/// The properties that clear an override and a URL, in the forms to be tried in turn: some BMCs refuse `None` as a
-/// target, others know no `Disabled`, and some refuse null for a string.
-fn cleared(shown: BootObject<'_>) -> Vec<Map<String, Value>> {
-    const FORMS: [&[(&str, &str)]; 3] =
-        [&[(ENABLED, "Disabled"), (TARGET, "None")], &[(ENABLED, "Disabled")], &[(TARGET, "None")]];
-    let forms: &[&[(&str, &str)]] = if shown.shows(TARGET) { &FORMS } else { &[&[]] };
-    let urls = if shown.has_url() { vec![Some(Value::Null), Some(json!(""))] } else { vec![None] };
-    let mut all = Vec::new();
-    for form in forms {
-        for url in &urls {
-            let properties = form.iter().map(|(name, value)| (*name, json!(value)));
-            let url = url.iter().map(|url| ("HttpBootUri", url.clone()));
-            all.push(properties.chain(url).map(|(name, value)| (name.to_owned(), value)).collect());
-        }
+/// What a boot left of its override at a resource.
+#[derive(Clone, Copy)]
+struct LeftOverride {
+    /// The target.
+    target: bool,
+    /// `HttpBootUri`.
+    url: bool,
+}
+
+impl LeftOverride {
+    /// Where a target can be set, it is cleared with the URL.
+    fn of(shown: BootObject<'_>) -> Self {
+        let target = shown.is_overridden() && shown.shows(TARGET);
+        Self { target, url: shown.has_url() }
     }
-    all
+
+    /// The properties that clear it, in the forms to be tried in turn: some BMCs refuse `None` as a target, others know
+    /// no `Disabled`, and some refuse null for a string.
+    fn cleared(self) -> Vec<Map<String, Value>> {
+        const FORMS: [&[(&str, &str)]; 3] = [
+            &[(ENABLED, "Disabled"), (TARGET, "None")],
+            &[(ENABLED, "Disabled")],
+            &[(TARGET, "None")],
+        ];
+        let forms: &[&[(&str, &str)]] = if self.target { &FORMS } else { &[&[]] };
+        let urls = if self.url { vec![Some(Value::Null), Some(json!(""))] } else { vec![None] };
+        let mut all = Vec::new();
+        for form in forms {
+            for url in &urls {
+                let properties = form.iter().map(|(name, value)| (*name, json!(value)));
+                let url = url.iter().map(|url| ("HttpBootUri", url.clone()));
+                let properties = properties.chain(url);
+                all.push(properties.map(|(name, value)| (name.to_owned(), value)).collect());
+            }
+        }
+        all
+    }
 }
 
 impl SystemView {
@@ -59,7 +80,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         for change in changes {
             let undone = match change {
                 BootChange::BiosUrl { settings, attribute } => {
-                    self.clear_bios_url(settings, attribute).await
+                    self.clear_bios_url(view, settings, attribute).await
                 }
                 BootChange::Order { resource, property, before } => {
                     self.restore_order(view, resource, property, before).await
@@ -72,40 +93,49 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         done
     }
 
-    /// Clears the override at the system and at its settings resource, where one is set.
+    /// Clears the override where it is set: at the settings resource if that takes it, which the system follows at its
+    /// next reset, else at the system. A URL that the last reset has moved from the settings to the system is cleared
+    /// in the same way.
     async fn clear_override(&self, view: &SystemView) -> Result<(), BmcFailure> {
-        let platform = BmcPlatform::of(self.facts().root(), &view.0);
-        let in_settings = match view.0.settings() {
+        let settings = match view.0.settings() {
             Some(path) => {
                 unless_refused(self.service().find(RedfishPurpose::ReadSettings, path).await)?
             }
             None => None,
         };
-        let settings_take_it = in_settings
-            .as_ref()
-            .is_some_and(|it| BootObject::of(it).shows("BootSourceOverrideTarget"));
-        if let Some(settings) = &in_settings
-            && BootObject::of(settings).is_overridden()
-        {
-            self.clear_at(settings, platform).await?;
-        }
-        // The system follows its settings resource.
-        if view.is_overridden() && !settings_take_it {
-            self.clear_at(&view.0, platform).await?;
-        }
-        Ok(())
+        let at_system = LeftOverride::of(view.boot());
+        let platform = BmcPlatform::of(self.facts().root(), &view.0);
+        let Some(settings) = &settings else {
+            return self.clear_at(&view.0, at_system, platform).await;
+        };
+        let pending = BootObject::of(settings);
+        let (takes_target, takes_url) = (pending.shows(TARGET), pending.shows("HttpBootUri"));
+        let in_settings = LeftOverride::of(pending);
+        let left = LeftOverride {
+            target: in_settings.target || takes_target && at_system.target,
+            url: in_settings.url || takes_url && at_system.url,
+        };
+        self.clear_at(settings, left, platform).await?;
+        let left = LeftOverride {
+            target: at_system.target && !takes_target,
+            url: at_system.url && !takes_url,
+        };
+        self.clear_at(&view.0, left, platform).await
     }
 
     async fn clear_at(
         &self,
         resource: &RedfishResource,
+        left: LeftOverride,
         platform: BmcPlatform,
     ) -> Result<(), BmcFailure> {
         const PURPOSE: RedfishPurpose = RedfishPurpose::ClearOverride;
-        let shown = BootObject::of(resource);
+        if !left.target && !left.url {
+            return Ok(());
+        }
         let mut first = Ok(());
         let mut wants_mode = quirks::wants_mode_when_clearing(platform);
-        for mut boot in cleared(shown) {
+        for mut boot in left.cleared() {
             if wants_mode && boot.contains_key(ENABLED) {
                 boot.insert("BootSourceOverrideMode".into(), json!("UEFI"));
             }
@@ -123,9 +153,19 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     }
 
     /// Empties a BIOS attribute. On iDRAC that is a job, which the next start of the machine runs.
-    async fn clear_bios_url(&self, settings: &str, attribute: &str) -> Result<(), BmcFailure> {
+    async fn clear_bios_url(
+        &self,
+        view: &SystemView,
+        settings: &str,
+        attribute: &str,
+    ) -> Result<(), BmcFailure> {
         let resource = self.bios_settings(settings).await?;
-        if resource.body["Attributes"][attribute].as_str() == Some("") {
+        let next = match resource.body["Attributes"][attribute].as_str() {
+            Some(waiting) => Some(waiting.to_owned()),
+            // The boot was refused before it waited for a reset, or the reset was made.
+            None => self.bios_attribute(view, attribute).await?,
+        };
+        if next.as_deref() == Some("") {
             return Ok(());
         }
         let mut body = json!({ "Attributes": { attribute: "" } });
@@ -134,8 +174,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         }
         let purpose = RedfishPurpose::SetBios;
         match self.service().patch(purpose, &resource, body.clone(), TaskEnd::AtReset).await {
-            // The boot never ran its own job. What else that job would have set stays pending.
-            Err(failure) if failure.has_message("SYS011") => {
+            // The boot never ran its own job. What else that job would have set stays pending, such as the device itself,
+            // without which its attributes are read-only (SYS410).
+            Err(failure) if ["SYS011", "SYS410"].iter().any(|name| failure.has_message(name)) => {
                 let mut waiting = self.delete_bios_jobs(settings).await?;
                 waiting.insert(attribute.to_owned(), json!(""));
                 body["Attributes"] = waiting.into();
@@ -143,6 +184,18 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             }
             done => done.map(drop),
         }
+    }
+
+    /// A BIOS attribute in force; `None` if it is not shown.
+    async fn bios_attribute(
+        &self,
+        view: &SystemView,
+        name: &str,
+    ) -> Result<Option<String>, BmcFailure> {
+        let own = || format!("{}/Bios", view.0.path.trim_end_matches('/'));
+        let path = view.0.link("Bios").map_or_else(own, str::to_owned);
+        let bios = self.service().find(RedfishPurpose::ReadBios, &path).await?;
+        Ok(bios.and_then(|bios| bios.body["Attributes"][name].as_str().map(str::to_owned)))
     }
 
     /// Restores an order, unless it is shown as before: by the settings resource, and by the system, which follows it
