@@ -13,14 +13,70 @@ pub enum BmcObservation {
         /// The difference, in a sentence.
         warning: String,
     },
+    /// `BootProgress` (Redfish, ComputerSystem).
+    BootProgress {
+        /// `LastState`.
+        state: String,
+        /// `OemLastState`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        oem_state: Option<String>,
+        /// `LastBootTimeSeconds`, of the last boot that came to the operating system.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last_boot_secs: Option<u64>,
+    },
+    /// `Oem.Hpe.PostState` (HPE, ComputerSystem).
+    PostState {
+        /// Its value.
+        state: String,
+    },
+    /// An entry of a log, from this boot (Redfish, LogEntry).
+    LogEntry {
+        /// The path of the entry.
+        entry: String,
+        /// `Severity`: `OK`, `Warning` or `Critical`.
+        severity: String,
+        /// `Message`.
+        message: String,
+    },
+    /// A job that changes BIOS attributes during the self-test (Dell).
+    Job {
+        /// The path of the job.
+        job: String,
+        /// `JobState`, or `TaskState`.
+        state: String,
+        /// Its message.
+        message: String,
+    },
 }
 
 impl BmcObservation {
     /// The texts of the BMC.
     pub fn texts(&mut self) -> impl Iterator<Item = &mut String> {
-        match self {
-            Self::ReadBack { warning } => [warning].into_iter(),
-        }
+        let texts = match self {
+            Self::ReadBack { warning } => [Some(warning), None, None],
+            Self::BootProgress { state, oem_state, .. } => [Some(state), oem_state.as_mut(), None],
+            Self::PostState { state } => [Some(state), None, None],
+            Self::LogEntry { entry, severity, message } => {
+                [Some(entry), Some(severity), Some(message)]
+            }
+            Self::Job { job, state, message } => [Some(job), Some(state), Some(message)],
+        };
+        texts.into_iter().flatten()
+    }
+
+    /// Whether a job has failed (Dell: `Failed`, `CompletedWithErrors`).
+    #[must_use]
+    pub fn is_failed_job(&self) -> bool {
+        matches!(self, Self::Job { state, .. } if matches!(
+            state.as_str(),
+            "Failed" | "CompletedWithErrors" | "RebootFailed" | "Exception" | "Killed" | "Cancelled"
+        ))
+    }
+
+    /// Whether a job is over, well or not.
+    #[must_use]
+    pub fn is_ended_job(&self) -> bool {
+        self.is_failed_job() || matches!(self, Self::Job { state, .. } if state == "Completed")
     }
 }
 
@@ -28,6 +84,21 @@ impl fmt::Display for BmcObservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ReadBack { warning } => f.write_str(warning),
+            Self::BootProgress { state, oem_state, last_boot_secs } => {
+                write!(f, "the BMC shows BootProgress {state}")?;
+                oem_state.iter().try_for_each(|oem| write!(f, " ({oem})"))?;
+                last_boot_secs
+                    .iter()
+                    .try_for_each(|secs| write!(f, ", the last boot took {secs} s"))
+            }
+            Self::PostState { state } => write!(f, "the BMC shows PostState {state}"),
+            Self::LogEntry { entry, severity, message } => {
+                write!(f, "the BMC's log: {severity}: {message} ({entry})")
+            }
+            Self::Job { job, state, message } => {
+                write!(f, "the BMC's job {job} is {state}")?;
+                if message.is_empty() { Ok(()) } else { write!(f, ": {message}") }
+            }
         }
     }
 }

@@ -56,6 +56,8 @@ pub enum RedfishPurpose {
     EjectMedia,
     /// Read the jobs.
     ReadJobs,
+    /// Read a log.
+    ReadLog,
     /// Delete a job that waits for a reset.
     DeleteJob,
     /// Read a task until it is over.
@@ -90,6 +92,7 @@ impl fmt::Display for RedfishPurpose {
             Self::InsertMedia => "insertion of the image",
             Self::EjectMedia => "ejection of the image",
             Self::ReadJobs => "look at the jobs",
+            Self::ReadLog => "look at the log",
             Self::DeleteJob => "deletion of a job",
             Self::AwaitTask => "look at the task",
         })

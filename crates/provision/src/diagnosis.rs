@@ -2,15 +2,19 @@
 
 mod diagnosed_boot;
 mod drive;
+mod firmware;
 
 use std::net::IpAddr;
 
-use hardware::{ClientArchitecture, ClientKind, CpuArch, HttpMethod, RedfishPurpose};
+use hardware::{
+    BmcObservation, ClientArchitecture, ClientKind, CpuArch, HttpMethod, RedfishPurpose,
+};
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use self::diagnosed_boot::{BootCourse, DiagnosedBoot};
 use self::drive::DriveReads;
+use self::firmware::FirmwareSigns;
 use crate::artifact::{Artifact, HttpLoader};
 use crate::boot::{BootMethod, KERNEL_START, NoBoot};
 use crate::boot_interface::BootInterface;
@@ -169,6 +173,7 @@ struct BootEvidence<'a> {
     stranger_refused: Option<(IpAddr, &'a str)>,
     heartbeat_at: Option<Timestamp>,
     drive: DriveReads,
+    firmware: FirmwareSigns<'a>,
     command_failed: Option<(&'a AgentCall, &'a str)>,
 }
 
@@ -178,6 +183,7 @@ enum Progress<'a> {
     Dhcp(ClientKind, &'a str, bool),
     Http(&'a HttpMethod, &'a str, u16, Option<&'a str>),
     Agent(&'a AgentCall, bool),
+    Firmware(&'a BmcObservation),
 }
 
 /// The result of the last significant fetch.
@@ -225,6 +231,7 @@ impl<'a> BootEvidence<'a> {
                     self.bmc_errors.push((*purpose, *status, error));
                 } else if *purpose == RedfishPurpose::PowerOn {
                     self.powered_on_at = Some(event.at);
+                    self.firmware.powered_on();
                     self.drive.since_power_on = 0;
                 }
                 // Reading the power state says nothing about the machine's boot.
@@ -232,7 +239,13 @@ impl<'a> BootEvidence<'a> {
                     self.progress_at = Some(event.at);
                 }
             }
-            BootEventKind::BmcShows { .. } => {}
+            BootEventKind::BmcShows { observation } => {
+                // Firmware that gets on is not silent. Entries of a log may be of any moment.
+                if !matches!(observation, BmcObservation::LogEntry { .. }) {
+                    self.note(event.at, Progress::Firmware(observation));
+                }
+                self.firmware.take(observation);
+            }
             BootEventKind::LastByte { .. } | BootEventKind::BootWay { .. } => {
                 self.progress_at = Some(event.at);
             }
@@ -384,12 +397,23 @@ impl BootEvidence<'_> {
             return self.agent_called(boot, now.duration_since(heartbeat));
         }
         let quiet = now.duration_since(self.progress_at?);
+        let is_heard = self.last_dhcp.is_some() || self.http.is_some();
+        if let Some(failed) = self.firmware.failed_job().filter(|_| !is_heard) {
+            return Some(failed);
+        }
         let candidates = self.candidates(vicinity, now);
         // A ramdisk without a token is up, but gets nowhere.
         let is_told_no = self.ramdisk_fetched && self.lookup_refused.is_some();
         let is_certain = self.is_certain() || candidates.is_a_slip() || is_told_no;
         let found = (quiet >= SILENCE || is_certain).then(|| self.stuck(boot, &candidates, quiet));
-        found.map(|found| self.with_strangers(found))
+        let found = found.map(|found| self.with_strangers(found))?;
+        // A machine that has its system is past its firmware.
+        let is_in_firmware = !self.system_fetched && !self.agent_asked_dhcp;
+        Some(if is_in_firmware && !is_certain {
+            self.firmware.explain(found, quiet)
+        } else {
+            found
+        })
     }
 
     /// The strangers that may be the machine, if nothing was heard of the machine.
@@ -546,7 +570,9 @@ impl BootEvidence<'_> {
     ) -> Diagnosis {
         let seconds = quiet.as_secs();
         let Some((client, answer)) = self.last_dhcp else {
-            let found = never_heard(self.provider, quiet);
+            let signs = self.progress_at.zip(self.powered_on_at);
+            let before = signs.map(|(last, on)| last.duration_since(on)).unwrap_or_default();
+            let found = never_heard(self.provider, quiet, quiet + before);
             return if candidates.is_empty() { found } else { asks_about(boot, candidates, found) };
         };
         // Firmware with an address as HTTP client that then tries PXE has given up on HTTP.
@@ -626,8 +652,13 @@ fn http_refused(
     stuck(format!("the {client} asked for {path} and got {status}: {error}"), &hint)
 }
 
-fn never_heard(provider: Option<DhcpService>, quiet: SignedDuration) -> Diagnosis {
-    let seconds = quiet.as_secs();
+/// `quiet` is the time since the last sign of the firmware, `on` that since the power-on.
+fn never_heard(
+    provider: Option<DhcpService>,
+    quiet: SignedDuration,
+    on: SignedDuration,
+) -> Diagnosis {
+    let seconds = on.as_secs();
     let text = format!("nothing was heard from the machine since it was switched on ({seconds} s)");
     if quiet < SELF_TEST {
         let hint = "large servers test themselves for minutes before their first packet";

@@ -12,6 +12,7 @@ pub mod config_drive;
 pub mod diagnosis;
 pub mod event;
 mod fetched_part;
+pub mod firmware_look;
 pub mod image;
 pub mod instance_boot;
 pub mod limits;

@@ -7,6 +7,7 @@
 mod access;
 mod actions;
 mod changes;
+mod event_log;
 mod faults;
 mod machine;
 mod patch;

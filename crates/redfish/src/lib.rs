@@ -11,6 +11,7 @@ pub mod failure;
 mod lenient_json;
 pub mod machine;
 pub mod messages;
+pub mod observe;
 pub mod platform;
 pub mod quirks;
 pub mod resource;

@@ -56,12 +56,6 @@ impl SystemView {
         self.boot().is_overridden()
     }
 
-    /// `BootProgress.LastState`.
-    #[must_use]
-    pub fn boot_progress(&self) -> Option<&str> {
-        self.0.body["BootProgress"]["LastState"].as_str()
-    }
-
     /// The target of the reset action, and its `ResetType@Redfish.AllowableValues`.
     pub(crate) fn reset_action(&self) -> Option<(&str, Option<Vec<&str>>)> {
         let reset = &self.0.body["Actions"]["#ComputerSystem.Reset"];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::bmcs::{BmcConnections, BmcLink, BmcSettings, WrongBmcSetting};
+use ::bmcs::{BmcConnections, BmcLink, BmcObserver, BmcSettings, WrongBmcSetting};
 use hardware::Mac;
 use nodes::Recorder;
 use provision::virtual_media::{BOOT_FALLBACK, VIRTUAL_MEDIA};
@@ -67,7 +67,6 @@ impl<'n> BmcClient<'n> {
         recorder: &'n Recorder,
         patience: Duration,
     ) -> Result<Self, BmcError> {
-        let settings = BmcSettings::of(&node.driver_info)?;
         let observer = Box::new(
             |request: &RedfishRequest, answer: Result<&RedfishAnswer, &ChannelFailure>| {
                 let what = what(request, answer);
@@ -78,6 +77,33 @@ impl<'n> BmcClient<'n> {
                 }
             },
         );
+        Self::observed_by(bmcs, node, observer, patience).await
+    }
+
+    /// The same for requests that are in no trace: only what they show is.
+    ///
+    /// # Errors
+    /// [`BmcError::Setting`]
+    pub(crate) async fn unrecorded(
+        bmcs: &DaemonBmcs,
+        node: &'n Node,
+        patience: Duration,
+    ) -> Result<Self, BmcError> {
+        let observer = Box::new(
+            |request: &RedfishRequest, answer: Result<&RedfishAnswer, &ChannelFailure>| {
+                debug!(node.uuid = %node.uuid, what = %what(request, answer), "called the BMC");
+            },
+        );
+        Self::observed_by(bmcs, node, observer, patience).await
+    }
+
+    async fn observed_by(
+        bmcs: &DaemonBmcs,
+        node: &'n Node,
+        observer: Box<BmcObserver<'n>>,
+        patience: Duration,
+    ) -> Result<Self, BmcError> {
+        let settings = BmcSettings::of(&node.driver_info)?;
         let link = bmcs.link(&settings, observer).await?;
         let facts = link.facts().unwrap_or_else(|| {
             let facts = Arc::<BmcFacts>::default();

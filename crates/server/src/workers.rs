@@ -8,6 +8,7 @@ mod boot_target;
 mod context;
 mod instances;
 mod not_carried_out;
+mod observe;
 mod power;
 mod power_sync;
 mod steps;

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use redfish::emulator::{EmulatedFault, FaultRule};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Deserializer, Value, json};
@@ -125,6 +126,29 @@ async fn a_boot_that_the_bmc_shows_otherwise_than_it_was_set_is_in_the_trace() {
             events.any(|event| event["kind"] == "bmc_shows" && event["warning"] == shown)
         })
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_bmc_shows_of_a_silent_machine_is_in_the_trace_and_in_the_diagnosis() {
+    let state = "MemoryInitializationStarted".to_owned();
+    let stays = FaultRule::always(EmulatedFault::BootStays { state: state.clone() });
+    let world = World::new(47, vec![stays]).await;
+    world.clean().await;
+    world.node_in("clean wait").await;
+    let is_shown = |trace: &Value| {
+        trace["events"].as_array().unwrap().iter().any(|event| event["state"] == state.as_str())
+    };
+    let path = "/v1/nodes/n1/boot-trace";
+    assert!(!is_shown(&world.api(Method::GET, path, Value::Null).await));
+
+    world.traces_age(35).await;
+
+    world.until_at(path, is_shown).await;
+    world.traces_age(50).await;
+    let shows = "the BMC shows BootProgress MemoryInitializationStarted";
+    let trace = world.until_at(path, |trace| trace["diagnosis"].to_string().contains(shows)).await;
+    let events = trace["events"].as_array().unwrap().iter();
+    assert_eq!(events.filter(|event| event["kind"] == "bmc_shows").count(), 1, "{trace}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -924,6 +948,31 @@ impl World {
     /// The daemon's database, for changes that the API does not offer.
     async fn database(&self) -> SqlitePool {
         SqlitePool::connect(&format!("sqlite://{}/state/ferroboot.db", self.dir())).await.unwrap()
+    }
+
+    /// Sets the times of all events back, as if they had happened so many seconds earlier.
+    async fn traces_age(&self, seconds: i64) {
+        // What is recorded comes into the database a little later.
+        self.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
+        let database = self.database().await;
+        let events: Vec<(i64, i64, String)> =
+            sqlx::query_as("SELECT at, seq, event FROM boot_events")
+                .fetch_all(&database)
+                .await
+                .unwrap();
+        for (at, seq, event) in events {
+            let mut event: Value = serde_json::from_str(&event).unwrap();
+            let earlier = at - seconds * 1_000_000;
+            event["at"] = json!(Timestamp::from_microsecond(earlier).unwrap());
+            sqlx::query("UPDATE boot_events SET at = $1, event = $2 WHERE at = $3 AND seq = $4")
+                .bind(earlier)
+                .bind(event.to_string())
+                .bind(at)
+                .bind(seq)
+                .execute(&database)
+                .await
+                .unwrap();
+        }
     }
 
     async fn until_metrics(&self, is_so: impl Fn(&str) -> bool) {

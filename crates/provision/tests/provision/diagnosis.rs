@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
-use hardware::{ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose};
+use hardware::{BmcObservation, ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use provision::artifact::{Artifact, HttpLoader};
@@ -711,6 +711,101 @@ fn faults() -> Vec<(&'static str, &'static [Boots], Vec<BootEventKind>)> {
         ("the agent falls silent", RAMDISK, vec![whole, agent(AgentCall::Heartbeat, alive())]),
         ("the machine restarts", RAMDISK, vec![called]),
     ]
+}
+
+// What the BMC shows of the firmware.
+
+fn shows(observation: BmcObservation) -> BootEventKind {
+    BootEventKind::BmcShows { observation }
+}
+
+fn progress(state: &str) -> BootEventKind {
+    let state = state.to_owned();
+    shows(BmcObservation::BootProgress { state, oem_state: None, last_boot_secs: None })
+}
+
+fn log(severity: &str, message: &str) -> BootEventKind {
+    let entry = "/redfish/v1/Systems/1/LogServices/SEL/Entries/7".to_owned();
+    let (severity, message) = (severity.to_owned(), message.to_owned());
+    shows(BmcObservation::LogEntry { entry, severity, message })
+}
+
+fn job(state: &str) -> BootEventKind {
+    let (job, state) = ("/redfish/v1/TaskService/Tasks/JID_1".to_owned(), state.to_owned());
+    shows(BmcObservation::Job { job, state, message: "Unable to apply".to_owned() })
+}
+
+#[test]
+fn firmware_that_stays_in_its_memory_initialization_is_named() {
+    let trace = Trace::switched_on().then(31, progress("MemoryInitializationStarted"));
+    let text =
+        "since it was switched on (91 s); the BMC shows BootProgress MemoryInitializationStarted";
+    trace.says_after(60, Verdict::Waiting, text);
+
+    let said = trace.says_after(16 * 60, Verdict::Stuck, "MemoryInitializationStarted");
+
+    assert!(said.hint.unwrap().contains("does not get past its memory"));
+}
+
+#[test]
+fn firmware_that_gets_on_is_not_silent_and_what_it_repeats_is_no_progress() {
+    let trace = Trace::switched_on()
+        .then(40, progress("MemoryInitializationStarted"))
+        .then(40, progress("PCIResourceConfigStarted"));
+    assert_eq!(trace.said_after(44), None);
+
+    trace.then(40, progress("MemoryInitializationStarted")).says_after(
+        20,
+        Verdict::Waiting,
+        "(140 s); the BMC shows BootProgress MemoryInitializationStarted",
+    );
+}
+
+#[test]
+fn a_machine_that_runs_another_system_is_told_by_its_boot_progress() {
+    let trace = Trace::switched_on().then(60, progress("OSRunning"));
+
+    let said = trace.says_after(50, Verdict::Stuck, "the BMC shows BootProgress OSRunning");
+
+    assert!(said.hint.unwrap().contains("started another system"));
+}
+
+#[test]
+fn an_error_in_the_log_of_the_bmc_is_a_part_of_the_diagnosis() {
+    let trace = Trace::switched_on().then(35, log("OK", "Power on"));
+    let said = trace.says_after(60, Verdict::Waiting, "nothing was heard from the machine");
+    assert!(!said.text.contains("Power on"), "{}", said.text);
+    let trace = trace.then(1, log("Critical", "Memory error at DIMM A1"));
+
+    let text = "; the BMC's log says: Critical: Memory error at DIMM A1";
+    let said = trace.says_after(60, Verdict::Waiting, text);
+    assert!(said.hint.unwrap().contains("see the log of the BMC"));
+
+    let trace = trace.then(1, log("Warning", "No bootable device found"));
+    let said = trace.says_after(60, Verdict::Waiting, "No bootable device found");
+    assert!(said.hint.unwrap().contains("HTTP boot is on in its set-up"));
+}
+
+#[test]
+fn a_job_of_the_boot_is_awaited_and_its_failure_is_the_reason() {
+    let trace = Trace::of(BootInterface::Http).then(1, job("Scheduled")).then(5, on());
+    let said = trace.says_after(100, Verdict::Waiting, "JID_1 is Scheduled");
+    assert!(said.hint.unwrap().contains("restarts once more"));
+
+    let text = "the BMC's job /redfish/v1/TaskService/Tasks/JID_1 is Failed: Unable to apply";
+    trace.then(60, job("Failed")).says_after(0, Verdict::Stuck, text);
+}
+
+#[test]
+fn what_a_bmc_shows_of_firmware_does_not_hide_what_became_of_the_fetch() {
+    let trace = Trace::switched_on()
+        .then(31, progress("OSBootStarted"))
+        .address()
+        .then(5, fetched(Artifact::BootLoader));
+
+    let said = trace.says_after(45, Verdict::Waiting, "the ramdisk was fetched but");
+
+    assert!(!said.text.contains("BootProgress"), "{}", said.text);
 }
 
 /// The machine is switched on.

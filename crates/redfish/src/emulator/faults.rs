@@ -89,6 +89,16 @@ pub enum EmulatedFault {
         /// In seconds.
         secs: u32,
     },
+    /// Shows this `BootProgress.LastState` from a start on: the firmware does not go on.
+    BootStays {
+        /// The state.
+        state: String,
+    },
+    /// The self-test of a start ends with this entry in the log.
+    PostError {
+        /// Its `Message`.
+        message: String,
+    },
     /// Answers a PATCH or an action with 202 and the `Location` of a task, and acts when the task completes.
     Task {
         /// In seconds.

@@ -81,11 +81,11 @@ impl EmulatedSystem {
     }
 
     /// `PowerState` and `BootProgress` as a GET shows them.
-    pub(super) fn shown(
+    pub(super) fn shown<'f>(
         &self,
-        faults: &[EmulatedFault],
+        faults: &'f [EmulatedFault],
         now: Duration,
-    ) -> (&'static str, &'static str) {
+    ) -> (&'static str, &'f str) {
         let since = self.changed.map(|changed| now.saturating_sub(changed));
         let within = |secs: &u32| since.is_some_and(|since| since.as_secs() < u64::from(*secs));
         let mut power = self.power;
@@ -108,9 +108,23 @@ impl EmulatedSystem {
             }
         }
         match power {
-            EmulatedPower::On => ("On", "SystemHardwareInitializationComplete"),
+            EmulatedPower::On => ("On", self.progress(faults, now)),
             EmulatedPower::Off => ("Off", "None"),
         }
+    }
+
+    /// `BootProgress.LastState` of a machine that is on.
+    fn progress<'f>(&self, faults: &'f [EmulatedFault], now: Duration) -> &'f str {
+        let stays = faults.iter().find_map(|fault| {
+            let EmulatedFault::BootStays { state } = fault else { return None };
+            Some(state.as_str())
+        });
+        let since = self.started.map(|started| now.saturating_sub(started).as_secs());
+        stays.unwrap_or(match since {
+            Some(0..2) => "MemoryInitializationStarted",
+            Some(2..4) => "PCIResourceConfigStarted",
+            Some(_) | None => "SystemHardwareInitializationComplete",
+        })
     }
 
     /// Whether the machine was started less than so many seconds ago.

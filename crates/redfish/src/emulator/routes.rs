@@ -3,6 +3,7 @@
 use http::Method;
 use serde_json::{Map, Value, json};
 
+use super::event_log::{self, EmulatedLog};
 use super::faults::{self, EmulatedFault};
 use super::machine::EmulatedSystem;
 use super::platforms::collection;
@@ -55,6 +56,12 @@ impl Emulator {
         if let Some(task) = below(path, EMULATOR_TASKS).and_then(|id| self.task(id)) {
             return Some(task);
         }
+        // A recorded log stays as it is.
+        let system = self.systems.values().next().filter(|_| self.platform.is_some());
+        let log = system.map(|system| EmulatedLog { system, faults, now: self.now });
+        if let Some(entry) = log.as_ref().and_then(|log| event_log::entry(path, log)) {
+            return Some(entry);
+        }
         let key = self.tree.key(path)?;
         let mut body = self.tree.view(&key)?;
         if let Some(system) = self.systems.values().find(|system| system.layout.system == key) {
@@ -67,6 +74,14 @@ impl Emulator {
             {
                 *shown = json!({"LastState": progress});
             }
+            if self.platform.is_some()
+                && let Some(shown) = body.pointer_mut("/Oem/Hpe/PostState")
+            {
+                *shown = event_log::post_state(power, progress).into();
+            }
+        }
+        if let Some(log) = &log {
+            event_log::show(&key, &mut body, log);
         }
         if self.system_of(&key).is_some_and(|name| self.is_in_post(&name, faults)) {
             self.vendor().show_in_post(&mut body);

@@ -27,7 +27,8 @@ const MOST_JOBS: usize = 100;
 const ENABLING: Duration = Duration::from_secs(900);
 
 impl<C: BmcChannel> RedfishSystem<'_, C> {
-    /// Sets a boot. `view` is the latest state of the system.
+    /// Sets a boot. `view` is the latest state of the system. Returns the path of the job that the next reset runs for
+    /// it, if there is one.
     ///
     /// # Errors
     /// [`BmcFailure`]
@@ -36,9 +37,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         view: &SystemView,
         way: &ChosenWay,
         wanted: &HttpBootOverride,
-    ) -> Result<(), BmcFailure> {
+    ) -> Result<Option<String>, BmcFailure> {
         let url = wanted.uri.as_deref().unwrap_or_default();
-        match &way.plan {
+        let set = match &way.plan {
             WayPlan::HttpBootUri { place, uri_at } => {
                 self.set_with_uri(view, place, uri_at, wanted.enabled, json!(url)).await
             }
@@ -60,8 +61,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 self.service().patch(purpose, &resource, boot, TaskEnd::Awaited).await.map(drop)
             }
             WayPlan::DellHttpDevice { place, device } => {
-                self.set_dell(view, device, url).await?;
-                self.set_dell_target(view, place, wanted.enabled).await
+                let job = self.set_dell(view, device, url).await?;
+                self.set_dell_target(view, place, wanted.enabled).await?;
+                return Ok(job);
             }
             WayPlan::HpeUrlBootFile { place, settings, order } => {
                 self.set_hpe(settings, url).await?;
@@ -72,7 +74,8 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 self.service().insert_media(drive, url).await?;
                 self.set_target(view, place, wanted.enabled, target).await
             }
-        }
+        };
+        set.map(|()| None)
     }
 
     /// The resource at `path`: the system as it was just seen, or another one, read now.
@@ -176,24 +179,24 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         view: &SystemView,
         device: &DellHttpDevice,
         url: &str,
-    ) -> Result<(), BmcFailure> {
+    ) -> Result<Option<String>, BmcFailure> {
         let attributes = dell_attributes(device, url);
         let is_in_force =
             attributes.iter().all(|(name, value)| device.shown.get(name) == Some(value));
         if is_in_force {
-            return Ok(());
+            return Ok(None);
         }
         match self.stage_bios(&device.settings, attributes.clone()).await {
             Err(failure) if failure.has_message("SYS011") => {
                 let waiting = self.delete_bios_jobs(&device.settings).await?;
                 let all = waiting.into_iter().chain(attributes).collect();
-                self.stage_bios(&device.settings, all).await.map(drop)
+                self.stage_bios(&device.settings, all).await
             }
             Err(failure) if !device.is_enabled && failure.status() == Some(400) => {
                 self.enable_dell_device(view, device).await?;
-                self.stage_bios(&device.settings, attributes).await.map(drop)
+                self.stage_bios(&device.settings, attributes).await
             }
-            done => done.map(drop),
+            done => done,
         }
     }
 

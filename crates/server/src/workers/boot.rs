@@ -8,7 +8,8 @@ use uuid::Uuid;
 use super::boot_target::{NoBootTarget, prepare_override};
 use super::context::{WorkerContext, attempt_of};
 use super::not_carried_out::NotCarriedOut;
-use super::power::plan::PowerPlan;
+use super::observe::observe_once;
+use super::power::plan::{PowerPlan, PowerPlanFailure};
 use super::power::{BMC_PATIENCE, PlanPause, carry_out, power_change};
 use super::way::WayOfBoot;
 use super::work_place::WorkPlace;
@@ -35,7 +36,16 @@ pub(super) async fn run(
     match boot(context, claimed, attempt, place).await {
         Ok(()) => Ok(Event::Booting { attempt }),
         Err(NotBooted::Machine(NotCarriedOut::Work(failed))) => Err(failed),
-        Err(reason) => Ok(Event::BootFailed { attempt, reason: reason.to_string() }),
+        Err(reason) => {
+            if let NotBooted::Machine(NotCarriedOut::Plan(PowerPlanFailure::PowerStays {
+                waited,
+                ..
+            })) = &reason
+            {
+                observe_once(context, &claimed.node, *waited).await;
+            }
+            Ok(Event::BootFailed { attempt, reason: reason.to_string() })
+        }
     }
 }
 

@@ -123,7 +123,8 @@ async fn carry_out_all(
             }
             PlannedAction::SetBoot(boot) => {
                 if let Some(way) = chosen(way.as_deref()) {
-                    machine.set_boot(&shown, way, &boot).await?;
+                    let job = machine.set_boot(&shown, way, &boot).await?;
+                    job.into_iter().for_each(|job| record_job(context, node, job));
                 }
             }
             PlannedAction::ReadBack(boot) => {
@@ -157,4 +158,11 @@ async fn carry_out_all(
 
 fn chosen<'w>(way: Option<&'w WayOfBoot<'_>>) -> Option<&'w ChosenWay> {
     way.and_then(WayOfBoot::chosen)
+}
+
+/// Records the job that the next reset runs for the boot. Looks at the silent boot read it.
+fn record_job(context: &WorkerContext, node: &Node, job: String) {
+    let (state, message) = ("Scheduled".to_owned(), String::new());
+    let observation = BmcObservation::Job { job, state, message };
+    context.recorder.record(node, BootEventKind::BmcShows { observation });
 }

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::context::WorkerContext;
 use super::instances::note_fetched;
+use super::observe::BootObserver;
 
 const EVERY: Duration = Duration::from_secs(5);
 const FORGET_EVERY: Duration = Duration::from_secs(3_600);
@@ -86,7 +87,7 @@ async fn tidy(context: &WorkerContext) {
 
 async fn watch(context: &WorkerContext) {
     let serving_since = Instant::now();
-    let mut watched = HashMap::new();
+    let (mut watched, mut observer) = (HashMap::new(), BootObserver::new());
     let mut round = 0;
     let mut look = interval(EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -95,7 +96,7 @@ async fn watch(context: &WorkerContext) {
         tokio::select! {
             _ = look.tick() => {
                 round += 1;
-                look_at_all(context, &mut watched, round, serving_since).await;
+                look_at_all(context, &mut watched, &mut observer, round, serving_since).await;
             }
             _ = forget.tick() => forget_old(context).await,
         }
@@ -105,6 +106,7 @@ async fn watch(context: &WorkerContext) {
 async fn look_at_all(
     context: &WorkerContext,
     watched: &mut HashMap<Uuid, Watched>,
+    observer: &mut BootObserver,
     round: u64,
     serving_since: Instant,
 ) {
@@ -116,6 +118,7 @@ async fn look_at_all(
     let mut booting: Vec<_> =
         watched_nodes.filter_map(|node| Some((node.live_attempt()?.id, node))).collect();
     note_silences(watched, &booting, round == 1);
+    observer.keep(&booting.iter().map(|(attempt, _)| *attempt).collect());
     booting.sort_by_key(|(attempt, _)| watched.get(attempt).map_or(0, |watched| watched.round));
     let overdue = |(attempt, node): &(Uuid, &Arc<Node>)| {
         let silence = watched.get(attempt).and_then(|watched| lasting(context, watched));
@@ -135,7 +138,7 @@ async fn look_at_all(
             watched.round = round;
             let trace = |traces| HashMap::get(traces, attempt).map_or(&[][..], Vec::as_slice);
             let trace = traces.as_ref().ok().map(trace);
-            look_at(context, node, trace, watched, serving_since).await;
+            look_at(context, node, trace, watched, observer, serving_since).await;
         }
     }
 }
@@ -172,13 +175,15 @@ async fn look_at(
     node: &Node,
     trace: Option<&[BootEvent]>,
     watched: &mut Watched,
+    observer: &mut BootObserver,
     serving_since: Instant,
 ) {
     let Some(attempt) = node.live_attempt() else { return };
+    let now = Clock::process().now();
     if let Some(trace) = trace {
         note_fetched(context, node, trace).await;
+        observer.observe(context, node, trace, now);
     }
-    let now = Clock::process().now();
     let method = BootMethod::of(attempt, context.loader);
     let diagnosis = trace.and_then(|trace| {
         context.strangers.diagnose(context.nodes.index(), node.uuid, method, trace, now)
@@ -194,6 +199,7 @@ async fn look_at(
     }
     if let Some(silence) = lasting(context, watched)
         && step::is_overdue(node, silence, &context.policy)
+        && !trace.is_some_and(|trace| observer.observe_last(context, node, trace, now))
     {
         give_up(context, node.uuid, silence, diagnosis.map(|diagnosis| diagnosis.text)).await;
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::bios::BiosAttribute;
+use crate::emulator::event_log::log_resources;
 use crate::emulator::tree::{ResourceBodies, merge};
 use crate::emulator::vendor::SystemSpec;
 
@@ -352,6 +353,16 @@ impl BodiesBuilder {
         if let Some(body) = self.bodies.bodies.get_mut(path) {
             merge(body, more);
         }
+    }
+
+    /// Adds a log below `owner`: the system, or its manager.
+    pub(super) fn event_log(&mut self, owner: &str, name: &str) {
+        let services = format!("{owner}/LogServices");
+        self.extend(owner, &json!({"LogServices": {"@odata.id": services}}));
+        for (path, kind, body) in log_resources(owner, name) {
+            self.add(&path, kind, body);
+        }
+        self.add_collection(&services, "LogService", &[format!("{services}/{name}")]);
     }
 
     /// Adds the collection of virtual media below `parent`, with one that can hold a CD.

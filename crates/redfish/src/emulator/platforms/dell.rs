@@ -105,6 +105,7 @@ impl VendorRules for DellIdrac {
             resets_inline: true,
             session_timeout: 1800,
         });
+        builder.event_log(MANAGER, "Sel");
         builder.boot_options(
             SYSTEM,
             nics,

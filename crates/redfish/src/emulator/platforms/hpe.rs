@@ -88,6 +88,7 @@ impl VendorRules for HpeIlo {
                 "Name": "Computer System",
                 "Manufacturer": "HPE",
                 "Model": model,
+                "Oem": {"Hpe": {"PostState": "PowerOff"}},
                 "Boot": {
                     "BootSourceOverrideEnabled": "Disabled",
                     "BootSourceOverrideMode": "UEFI",
@@ -104,6 +105,7 @@ impl VendorRules for HpeIlo {
             resets_inline: true,
             session_timeout: 30,
         });
+        builder.event_log(SYSTEM, "IML");
         builder.boot_options(
             SYSTEM,
             nics,
