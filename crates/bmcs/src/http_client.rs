@@ -1,9 +1,12 @@
 //! One HTTP exchange with a BMC, with its limits.
 
 use std::error::Error;
+use std::io::Read;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use hardware::HttpMethod;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
@@ -11,6 +14,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
+use serde_json::{Map, Value};
 use tokio::time::timeout;
 use transport::answers::{ANSWER_LIMIT, ERROR_LIMIT};
 use url::Url;
@@ -72,7 +76,7 @@ impl BmcHttp {
         let http = http_request(address, request, credentials)?;
         let exchange = async {
             let answer = self.0.request(http).await.map_err(|error| failure(&error))?;
-            received(answer).await
+            received(answer, request.method == HttpMethod::Get).await
         };
         let slow = || format!("no complete answer within {} s", EXCHANGE.as_secs());
         // A connection has a shorter limit: when this one is over, the request was sent.
@@ -92,6 +96,7 @@ fn http_request(
         .uri(uri(address, &request.path)?)
         .header(header::USER_AGENT, concat!("ferroboot/", env!("CARGO_PKG_VERSION")))
         .header(header::ACCEPT, "application/json")
+        .header(header::ACCEPT_ENCODING, "identity")
         .header("OData-Version", "4.0");
     let builder = match credentials {
         RequestCredentials::None => builder,
@@ -120,17 +125,22 @@ fn uri(address: &Url, path: &str) -> Result<Uri, ChannelFailure> {
     url.as_str().parse().map_err(|error| ChannelFailure::Unusable(format!("{path:?}: {error}")))
 }
 
-async fn received(answer: Response<Incoming>) -> Result<TokenAnswer, ChannelFailure> {
+/// The whole answer to a read, or to a change.
+async fn received(
+    answer: Response<Incoming>,
+    is_read: bool,
+) -> Result<TokenAnswer, ChannelFailure> {
     let (head, body) = answer.into_parts();
     let body = match head.status {
         StatusCode::NO_CONTENT => Vec::new(),
-        status if status.is_success() => match limited_body(body, ANSWER_LIMIT).await {
-            // The request was accepted; its result is read by a later request.
-            Err(ChannelFailure::BrokeOff(_)) if status == StatusCode::ACCEPTED => Vec::new(),
-            body => body?,
-        },
+        status if status.is_success() => {
+            // A change was accepted, whatever becomes of the body; its result is read by a later request.
+            let is_needed = is_read && status != StatusCode::ACCEPTED;
+            limited_body(body, is_needed).await?
+        }
         _ => error_body(body).await,
     };
+    let body = uncompressed(body, &head.headers)?;
     let mut token = head.headers.get(&TOKEN).cloned();
     if let Some(token) = &mut token {
         token.set_sensitive(true);
@@ -163,23 +173,61 @@ fn retry_after(value: &str, sent: SystemTime) -> Option<Duration> {
     Some(until.duration_since(sent).unwrap_or_default())
 }
 
-async fn limited_body(mut body: Incoming, limit: usize) -> Result<Vec<u8>, ChannelFailure> {
-    let too_long = || ChannelFailure::Unusable(format!("the answer has more than {limit} bytes"));
-    if body.size_hint().lower() > limit as u64 {
+/// The body. One that breaks off is a failure if it is needed, unless it is a whole JSON object: some BMCs send no end
+/// of a chunked body, or a wrong `Content-Length`, and close the connection.
+async fn limited_body(mut body: Incoming, is_needed: bool) -> Result<Vec<u8>, ChannelFailure> {
+    let too_long = || answer_is_too_long(ANSWER_LIMIT);
+    if body.size_hint().lower() > ANSWER_LIMIT as u64 {
         return Err(too_long());
     }
     let mut bytes = Vec::new();
     while let Some(frame) = body.frame().await {
-        let broke_off = |error: hyper::Error| {
-            ChannelFailure::BrokeOff(format!("the answer broke off: {}", innermost(&error)))
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(_) if is_whole(&bytes) => break,
+            Err(_) if !is_needed => return Ok(Vec::new()),
+            Err(error) => {
+                let words = format!("the answer broke off: {}", innermost(&error));
+                return Err(ChannelFailure::BrokeOff(words));
+            }
         };
-        let Ok(data) = frame.map_err(broke_off)?.into_data() else { continue };
-        if bytes.len() + data.len() > limit {
+        let Ok(data) = frame.into_data() else { continue };
+        if bytes.len() + data.len() > ANSWER_LIMIT {
             return Err(too_long());
         }
         bytes.extend_from_slice(&data);
     }
     Ok(bytes)
+}
+
+fn answer_is_too_long(limit: usize) -> ChannelFailure {
+    ChannelFailure::Unusable(format!("the answer has more than {limit} bytes"))
+}
+
+/// Whether a body that broke off is a whole JSON object all the same.
+fn is_whole(body: &[u8]) -> bool {
+    serde_json::from_slice::<Map<String, Value>>(body).is_ok()
+}
+
+/// The body without the compression that its headers name. iLO compresses some of its resources always.
+fn uncompressed(body: Vec<u8>, headers: &HeaderMap) -> Result<Vec<u8>, ChannelFailure> {
+    let coding = text(headers, header::CONTENT_ENCODING).unwrap_or_default();
+    let mut decoder: Box<dyn Read> = match coding.trim().to_ascii_lowercase().as_str() {
+        "gzip" | "x-gzip" => Box::new(MultiGzDecoder::new(body.as_slice())),
+        "deflate" => Box::new(ZlibDecoder::new(body.as_slice())),
+        _ => return Ok(body),
+    };
+    let mut plain = Vec::new();
+    let most = ANSWER_LIMIT as u64 + 1;
+    match decoder.by_ref().take(most).read_to_end(&mut plain) {
+        Ok(_) if plain.len() > ANSWER_LIMIT => Err(answer_is_too_long(ANSWER_LIMIT)),
+        Ok(_) => Ok(plain),
+        // What is not compressed after all is read as it is.
+        Err(_) => {
+            drop(decoder);
+            Ok(body)
+        }
+    }
 }
 
 /// The body of an error, cut to [`ERROR_LIMIT`]. The status counts even if the body breaks off.

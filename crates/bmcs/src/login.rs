@@ -20,7 +20,8 @@ use tracing::warn;
 use crate::http_client::{RequestCredentials, TokenAnswer};
 use crate::record::{BmcRecord, BmcSession, LoginState};
 use crate::session_answer::{
-    SESSIONS, SessionAnswer, meaning, opened_session, redirect_within, sessions_in_root,
+    SESSIONS, SessionAnswer, meaning, opened_session, redirect_within, says_session_over,
+    sessions_in_root,
 };
 use crate::settings::{BmcAuthType, BmcUser};
 
@@ -82,7 +83,7 @@ impl<F> BmcCaller<'_, F> {
         let login = self.login(begun).await;
         let ended = login.session();
         let answer = self.send_by(login, request).await?;
-        let Some(ended) = ended.filter(|_| answer.status == StatusCode::UNAUTHORIZED) else {
+        let Some(ended) = ended.filter(|_| says_session_over(&answer)) else {
             return Ok(answer);
         };
         // Before the wait for another request's login, so that its failure is shared.
@@ -91,7 +92,7 @@ impl<F> BmcCaller<'_, F> {
         let login = self.login(refused).await;
         let opened = login.session();
         let answer = self.send_by(login, request).await?;
-        if let Some(opened) = opened.filter(|_| answer.status == StatusCode::UNAUTHORIZED) {
+        if let Some(opened) = opened.filter(|_| says_session_over(&answer)) {
             // The user must not do this, and the former session is still open.
             self.record.delete(&ended, &opened.credentials()).await;
         }

@@ -48,6 +48,19 @@ fn says_table_full(body: &[u8]) -> bool {
             .any(|word| words.contains(word))
 }
 
+/// Whether the session of a request has ended: 401, or 403 with the Base registry's word for it, as some BMCs answer.
+pub(crate) fn says_session_over(answer: &RedfishAnswer) -> bool {
+    let has_id = || {
+        let words = String::from_utf8_lossy(&answer.body);
+        ["NoValidSession", "SessionTerminated"].iter().any(|id| words.contains(id))
+    };
+    match answer.status {
+        StatusCode::UNAUTHORIZED => true,
+        StatusCode::FORBIDDEN => has_id(),
+        _ => false,
+    }
+}
+
 /// The path of the sessions in a service root.
 pub(crate) fn sessions_in_root(body: &[u8]) -> Option<String> {
     let root: Value = serde_json::from_slice(body).ok()?;
@@ -58,9 +71,14 @@ pub(crate) fn sessions_in_root(body: &[u8]) -> Option<String> {
 pub(crate) fn opened_session(answer: &RedfishAnswer) -> Option<String> {
     let from_body = || {
         let session: Value = serde_json::from_slice(&answer.body).ok()?;
-        session["@odata.id"].as_str().and_then(path_of)
+        let by_id = || session["Id"].as_str().filter(|id| !id.contains('/')).map(below_sessions);
+        session["@odata.id"].as_str().and_then(path_of).or_else(by_id)
     };
     answer.location.as_deref().and_then(path_of).or_else(from_body)
+}
+
+fn below_sessions(id: &str) -> String {
+    format!("{SESSIONS}/{id}")
 }
 
 /// The path of a link, which may be a whole URL.
@@ -119,6 +137,20 @@ mod tests {
     }
 
     #[test]
+    fn a_session_that_is_over_is_known_by_the_status_or_the_message() {
+        let by_id = r#"{"error": {"code": "Base.1.8.NoValidSession"}}"#;
+        for (status, body, over) in [
+            (401, "", true),
+            (403, by_id, true),
+            (403, "The user may not do this.", false),
+            (404, by_id, false),
+            (200, "", false),
+        ] {
+            assert_eq!(says_session_over(&answer(status, body)), over, "{status} {body}");
+        }
+    }
+
+    #[test]
     fn the_path_of_a_session_comes_from_location_or_from_the_body() {
         let path = Some("/redfish/v1/Sessions/7".to_owned());
         let at = |location: &str| RedfishAnswer {
@@ -132,6 +164,8 @@ mod tests {
             opened_session(&answer(201, r#"{"@odata.id": "/redfish/v1/Sessions/7"}"#)),
             path
         );
+        let by_id = opened_session(&answer(201, r#"{"Id": "7"}"#));
+        assert_eq!(by_id.as_deref(), Some("/redfish/v1/SessionService/Sessions/7"));
         assert_eq!(opened_session(&answer(201, "")), None);
     }
 

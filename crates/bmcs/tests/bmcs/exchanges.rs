@@ -1,11 +1,14 @@
 //! Connections, and answers without a good end.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bmcs::{BmcConnections, BmcLink};
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use futures::future::join_all;
 use redfish::channel::ChannelFailure;
 use serde_json::json;
@@ -47,6 +50,61 @@ async fn an_answer_that_breaks_off_is_a_failure_of_a_request_that_was_sent() {
 
     let ChannelFailure::BrokeOff(words) = failure else { panic!("{failure:?}") };
     assert!(words.starts_with("the answer broke off: "), "{words}");
+}
+
+/// A server that answers each connection with these bytes, and closes it.
+async fn raw_server(answer: Vec<u8>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    address
+}
+
+fn raw(head: &str, body: &[u8]) -> Vec<u8> {
+    [b"HTTP/1.1 200 OK\r\n", head.as_bytes(), b"\r\n\r\n", body].concat()
+}
+
+fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(plain).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test]
+async fn a_whole_object_is_received_however_its_answer_ends() {
+    let body = br#"{"Id": "1"}"#;
+    let compressed = gzip(body);
+    let length = format!("Content-Encoding: gzip\r\nContent-Length: {}", compressed.len());
+    for (name, answer) in [
+        ("no last chunk", raw("Transfer-Encoding: chunked", b"b\r\n{\"Id\": \"1\"}\r\n")),
+        ("Content-Length too large", raw("Content-Length: 20", body)),
+        ("until it closes", raw("Connection: close", body)),
+        ("HTTP/1.0", [b"HTTP/1.0 200 OK\r\n\r\n".as_slice(), body].concat()),
+        ("gzip without being asked", raw(&length, &compressed)),
+        ("gzip that is none", raw("Content-Encoding: gzip\r\nContent-Length: 11", body)),
+    ] {
+        let received = get(&link_to(raw_server(answer).await).await, SYSTEM).await;
+
+        assert_eq!(received.unwrap().body, body, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_compressed_answer_has_the_limit_of_others() {
+    let body = gzip(&vec![b' '; 5 << 20]);
+    let head = format!("Content-Encoding: gzip\r\nContent-Length: {}", body.len());
+
+    let failure = get(&link_to(raw_server(raw(&head, &body)).await).await, SYSTEM).await;
+
+    let words = "the answer has more than 4194304 bytes".to_owned();
+    assert_eq!(failure.unwrap_err(), ChannelFailure::Unusable(words));
 }
 
 #[tokio::test(start_paused = true)]
