@@ -8,6 +8,8 @@ use crate::clean::CleanStepRequest;
 /// A supported command.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AgentAction {
+    /// `log.collect_system_logs`
+    CollectSystemLogs,
     /// `clean.execute_clean_step`
     ExecuteCleanStep(CleanStepRequest),
     /// `clean.get_clean_steps`
@@ -36,9 +38,10 @@ impl AgentAction {
             ("clean", "execute_clean_step") => Self::execute_clean_step(&request.params),
             ("clean", "get_clean_steps") => Ok(Self::GetCleanSteps),
             ("deploy", "get_deploy_steps") => Ok(Self::GetDeploySteps),
+            ("log", "collect_system_logs") => Ok(Self::CollectSystemLogs),
             ("standby", "power_off") => Ok(Self::PowerOff),
             ("standby", "sync") => Ok(Self::Sync),
-            ("clean" | "deploy" | "standby", unknown) => {
+            ("clean" | "deploy" | "log" | "standby", unknown) => {
                 Err((400, format!("Invalid command: Unknown command: {unknown}")))
             }
             (extension, _) => {

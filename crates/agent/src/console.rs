@@ -19,10 +19,14 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::lines::printable_fields;
+use crate::system_logs::RecentLog;
 
-/// All consoles of the machine.
+/// All consoles of the machine, and the memory of the latest lines.
 #[derive(Debug)]
-pub struct Consoles(Vec<File>);
+pub struct Consoles {
+    files: Vec<File>,
+    recent: RecentLog,
+}
 
 /// The serial lines that servers use for serial-over-LAN, whatever `console=` says.
 const SERIAL: [&str; 2] = ["ttyS0", "ttyS1"];
@@ -35,11 +39,13 @@ impl Consoles {
         let active: BTreeSet<_> = active.split_whitespace().collect();
         let silent = SERIAL.into_iter().filter(|name| !active.contains(name)).filter_map(serial);
         let spoken_to = active.iter().copied().filter(|name| *name != "tty0").chain(["tty0"]);
-        Self(spoken_to.filter_map(open).chain(silent).collect())
+        let files = spoken_to.filter_map(open).chain(silent).collect();
+        Self { files, recent: RecentLog::default() }
     }
 
-    /// Sends the log to the consoles from now on.
-    pub fn log(self, debug: bool) {
+    /// Sends the log to the consoles from now on. Returns its latest lines, which grow with it.
+    pub fn log(self, debug: bool) -> RecentLog {
+        let recent = self.recent.clone();
         let ours = if debug { LevelFilter::DEBUG } else { LevelFilter::INFO };
         let lines = tracing_subscriber::fmt::layer()
             .with_timer(SinceBoot)
@@ -50,6 +56,7 @@ impl Consoles {
         // Libraries log every connection; people at a console need only the agent's own lines.
         let filter = Targets::new().with_default(LevelFilter::WARN).with_target("agent", ours);
         tracing_subscriber::registry().with(lines.with_filter(filter)).init();
+        recent
     }
 }
 
@@ -64,9 +71,10 @@ impl<'a> MakeWriter<'a> for Consoles {
 impl Write for &Consoles {
     /// A failing console, such as the address of a missing serial port, does not affect the others.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        for mut console in &self.0 {
+        for mut console in &self.files {
             let _ = console.write_all(line);
         }
+        self.recent.append(line);
         Ok(line.len())
     }
 

@@ -14,6 +14,7 @@ use tracing::{error, info};
 use crate::action::AgentAction;
 use crate::clean::{self, CleaningTarget};
 use crate::commands::{Commands, RunningCommand};
+use crate::system_logs::{self, RecentLog};
 
 /// The target of a power-off by this agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,17 +52,22 @@ pub struct CommandEffects {
     pub ended: Arc<Notify>,
     machine: CleaningTarget,
     host: AgentHost,
+    log: RecentLog,
 }
 
 impl CommandEffects {
-    /// Effects that erase the disks of `machine` only.
-    pub fn new(machine: CleaningTarget, host: AgentHost) -> Self {
-        Self { commands: Commands::default(), ended: Arc::default(), machine, host }
+    /// Effects that erase the disks of `machine` only. `log` is sent to Ironic on request.
+    pub fn new(machine: CleaningTarget, host: AgentHost, log: RecentLog) -> Self {
+        Self { commands: Commands::default(), ended: Arc::default(), machine, host, log }
     }
 
     /// Starts `action`. Long work continues after the return.
     pub fn carry_out(&self, action: AgentAction, running: RunningCommand) {
         match action {
+            AgentAction::CollectSystemLogs => {
+                let log = self.log.clone();
+                self.aside(running, move || Ok(system_logs::collect(&log)));
+            }
             AgentAction::GetCleanSteps => running.finish(Ok(json!(clean::steps()))),
             AgentAction::GetDeploySteps => running.finish(Ok(json!(clean::deploy_steps()))),
             AgentAction::ExecuteCleanStep(order) => {

@@ -18,6 +18,7 @@ pub mod listen;
 pub mod modules;
 pub mod network;
 pub mod ramdisk;
+pub mod system_logs;
 
 use anyhow::{Context, Result};
 

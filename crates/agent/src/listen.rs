@@ -254,6 +254,7 @@ mod tests {
     use crate::clean::CleaningTarget;
     use crate::disks::DiskSource;
     use crate::effects::AgentHost;
+    use crate::system_logs::RecentLog;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -303,6 +304,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn logs_are_told_in_one_text() {
+        let body = r#"{"name": "log.collect_system_logs", "params": {}}"#;
+
+        let (status, command) =
+            call("POST", &format!("/v1/commands/?wait=true&agent_token={TOKEN}"), body).await;
+
+        assert_eq!(status, 200);
+        assert_eq!(command["command_name"], "collect_system_logs");
+        // gzip's first bytes, in base64.
+        let archive = command["command_result"]["system_logs"].as_str().unwrap();
+        assert!(archive.starts_with("H4sI"), "{archive}");
+    }
+
+    #[tokio::test]
     async fn the_status_is_for_everybody() {
         let (status, body) = call("GET", "/v1/status", "").await;
         assert_eq!(status, 200);
@@ -312,7 +327,7 @@ mod tests {
     async fn call(method: &str, path: &str, body: &str) -> (u16, Value) {
         let machine = CleaningTarget { disks: DiskSource::Named(vec![]), guards_clustered: true };
         let served = CommandServer {
-            effects: CommandEffects::new(machine, AgentHost::Process),
+            effects: CommandEffects::new(machine, AgentHost::Process, RecentLog::default()),
             token: TOKEN.into(),
             started: jiff::Timestamp::UNIX_EPOCH,
         };

@@ -12,6 +12,7 @@ use agent::cmdline::AgentOptions;
 use agent::disks::DiskSource;
 use agent::effects::{AgentHost, CommandEffects};
 use agent::identity::Keeper;
+use agent::system_logs::RecentLog;
 use agent::{clock, init, network, ramdisk};
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -101,7 +102,7 @@ fn run(arguments: AgentArguments) -> Result<Infallible> {
         addresses,
         keeper: Keeper::new(&arguments.state)?,
         authorities,
-        effects: CommandEffects::new(machine, AgentHost::Process),
+        effects: CommandEffects::new(machine, AgentHost::Process, RecentLog::default()),
         sets_clock: false,
     };
     agent::start(async move {

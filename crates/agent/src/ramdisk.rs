@@ -20,6 +20,7 @@ use crate::hotplug::{self, ModuleLoader};
 use crate::identity::Keeper;
 use crate::init;
 use crate::network;
+use crate::system_logs::RecentLog;
 
 /// The file of `ferroboot image build --ca`: CA certificates for Ironic's API.
 pub const AUTHORITIES: &str = "/etc/ferroboot/ca.pem";
@@ -35,16 +36,16 @@ const STATE: &str = "/run/ferroboot-agent";
 pub fn run() -> Result<Infallible> {
     let command_line = fs::read_to_string("/proc/cmdline").context("reading /proc/cmdline")?;
     let (options, ignored) = AgentOptions::parse(&command_line);
-    Consoles::open().log(options.debug);
+    let log = Consoles::open().log(options.debug);
     init::report_panics(AgentHost::Process);
     for ignored in ignored {
         warn!("on the command line, ignored: {ignored}");
     }
     debug!("{options:?}");
-    crate::start(serve(options))
+    crate::start(serve(options, log))
 }
 
-async fn serve(options: AgentOptions) -> Result<Infallible> {
+async fn serve(options: AgentOptions, log: RecentLog) -> Result<Infallible> {
     info!("loading drivers");
     let activity = hotplug::watch(Arc::new(ModuleLoader::new()?))?;
     let network = network::up(&options.wanted(), options.api()?).await?;
@@ -63,7 +64,7 @@ async fn serve(options: AgentOptions) -> Result<Infallible> {
         addresses: HardwareAddresses::Cards,
         keeper: Keeper::new(Path::new(STATE))?,
         authorities: authorities()?,
-        effects: CommandEffects::new(machine, AgentHost::Machine),
+        effects: CommandEffects::new(machine, AgentHost::Machine, log),
         sets_clock: true,
     };
     agent.run_on(network).await

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::neighbour::Neighbour;
 use ferroboot::lab::process::Process;
-use ferroboot::lab::{Lab, disk};
+use ferroboot::lab::{Lab, Plan, disk};
 
 use crate::story::{Verbs as _, in_a_lab, with};
 
@@ -23,14 +23,29 @@ const PORT: u16 = 6385;
 #[test]
 #[ignore = "needs Ironic, which make test-lab installs"]
 fn ironic_39_cleans_a_machine_with_our_ramdisk_and_provides_it() {
-    let mut plan = with([LabMachine::new(1)]);
-    plan.neighbour = Some(Neighbour::DhcpServer);
-    plan.own_dhcp = false;
-    in_a_lab(plan, |lab| {
-        lab.kill_daemon()?;
-        let ironic = UpstreamIronic::start(lab)?;
-        cleans_and_provides(lab, &ironic).with_context(|| ironic.reports(lab))
-    });
+    in_a_lab(plan(), |lab| under_ironic(lab, cleans_and_provides));
+}
+
+#[test]
+#[ignore = "needs Ironic, which make test-lab installs"]
+fn ironic_39_is_told_why_a_clean_failed_and_gets_the_logs() {
+    in_a_lab(plan(), |lab| under_ironic(lab, is_told_why_a_clean_failed));
+}
+
+/// A lab with another DHCP server than the daemon.
+fn plan() -> Plan {
+    let neighbour = Some(Neighbour::DhcpServer);
+    Plan { neighbour, own_dhcp: false, ..with([LabMachine::new(1)]) }
+}
+
+/// Runs a story with Ironic in place of the daemon.
+fn under_ironic(
+    lab: &mut Lab,
+    story: impl FnOnce(&Lab, &UpstreamIronic) -> Result<()>,
+) -> Result<()> {
+    lab.kill_daemon()?;
+    let ironic = UpstreamIronic::start(lab)?;
+    story(lab, &ironic).with_context(|| ironic.reports(lab))
 }
 
 fn cleans_and_provides(lab: &Lab, ironic: &UpstreamIronic) -> Result<()> {
@@ -50,6 +65,28 @@ fn cleans_and_provides(lab: &Lab, ironic: &UpstreamIronic) -> Result<()> {
 
     is_done(lab, machine, "available", &["erase_devices_metadata", "erase_devices"])?;
     ironic.has_served_firmware(2)
+}
+
+fn is_told_why_a_clean_failed(lab: &Lab, ironic: &UpstreamIronic) -> Result<()> {
+    let machine = &lab.machines()[0];
+    lab.enroll(machine)?;
+    lab.manage(machine)?;
+    let hint = r#"skip_block_devices=[{"volume_name": "data"}]"#;
+    lab.baremetal(&["node", "set", &machine.name, "--property", hint])?;
+    let before = disk::digest(&lab.disk(machine))?;
+
+    lab.begin_to_clean(machine)?;
+    lab.wait_for_state(machine, "clean failed")?;
+
+    let why = "cannot select a disk by its \"volume_name\"";
+    let node = lab.node(&machine.name)?;
+    let error = node["last_error"].as_str().unwrap_or_default();
+    assert!(error.contains(why), "{error}");
+    assert_eq!(disk::digest(&lab.disk(machine))?, before);
+    let logs = ironic.collected_log("agent.log")?;
+    assert!(logs.contains(why), "{logs}");
+    assert!(ironic.collected_log("kernel.log")?.contains("ipa-agent-token=****** "));
+    Ok(())
 }
 
 /// The node is in this state without an error, its machine is off, the agent's last boot had these steps, and nothing
@@ -148,6 +185,16 @@ impl UpstreamIronic {
         let is_one =
             |line: &&str| line.contains("sushy.connector") && line.contains("HTTP request: ");
         Ok(log.lines().filter(is_one).count())
+    }
+
+    /// A file in the only archive of logs that Ironic has requested.
+    fn collected_log(&self, name: &str) -> Result<String> {
+        let archives: Vec<_> = fs::read_dir(self.dir.join("logs"))?.collect::<Result<_, _>>()?;
+        let [archive] = &archives[..] else { bail!("{} archives of logs", archives.len()) };
+        let told = Command::new("tar").arg("-xzOf").arg(archive.path()).arg(name).output()?;
+        let said = String::from_utf8_lossy(&told.stderr);
+        ensure!(told.status.success(), "tar: {}", said.trim());
+        Ok(String::from_utf8_lossy(&told.stdout).into_owned())
     }
 
     /// The firmware itself has fetched an image this many times.
@@ -265,6 +312,7 @@ images_path = {dir}/images
 instance_master_path = {dir}/master
 [agent]
 certificates_path = {dir}/certificates
+deploy_logs_local_path = {dir}/logs
 [dhcp]
 dhcp_provider = none
 [oslo_concurrency]
