@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use hardware::{BootWayKind, HttpMethod, RedfishPurpose};
+use hardware::{BootChange, BootWayKind, HttpMethod, RedfishPurpose};
 use uuid::Uuid;
 
 use crate::artifact::{Artifact, HttpLoader};
@@ -41,8 +41,11 @@ pub fn may_be_in_drive(node: &Node, attempt: &Attempt) -> bool {
 
 /// Whether the image of a boot with these events is in the virtual CD drive of the BMC.
 pub(crate) fn is_from_drive(method: BootMethod, events: &[BootEvent]) -> bool {
+    // sushy-tools puts the image of `HttpBootUri` into the drive.
     let is_chosen = |event: &BootEvent| {
-        matches!(event.what, BootEventKind::BootWay { way: BootWayKind::VirtualMedia, .. })
+        let BootEventKind::BootWay { way, changes, .. } = &event.what else { return false };
+        let fills_drive = |change: &BootChange| matches!(change, BootChange::Media { .. });
+        *way == BootWayKind::VirtualMedia || changes.iter().any(fills_drive)
     };
     method.interface == BootInterface::RedfishVirtualMedia || events.iter().any(is_chosen)
 }
@@ -272,15 +275,17 @@ mod tests {
 
     #[test]
     fn a_boot_is_from_the_drive_by_its_interface_or_by_the_way_that_was_chosen() {
-        let way = |way| {
+        let changing = |way, changes| {
             event(BootEventKind::BootWay {
                 way,
                 platform: "Dell iDRAC".to_owned(),
                 resource: "/redfish/v1/Managers/1/VirtualMedia/CD".to_owned(),
                 warnings: Vec::new(),
-                changes: Vec::new(),
+                changes,
             })
         };
+        let way = |way| changing(way, Vec::new());
+        let media = BootChange::Media { drive: "/redfish/v1/Systems/1/VirtualMedia/Cd".to_owned() };
         let is_from_drive = |interface, events: &[BootEvent]| {
             let (procedure, loader) = (Procedure::Clean, HttpLoader::Uki);
             is_from_drive(BootMethod { procedure, interface, loader }, events)
@@ -290,6 +295,7 @@ mod tests {
         assert!(is_from_drive(BootInterface::RedfishVirtualMedia, &[]));
         assert!(is_from_drive(https, &[way(BootWayKind::VirtualMedia), power_on()]));
         assert!(!is_from_drive(https, &[way(BootWayKind::HttpBootUri), power_on()]));
+        assert!(is_from_drive(https, &[changing(BootWayKind::HttpBootUri, vec![media])]));
     }
 
     #[test]

@@ -118,6 +118,13 @@ fn collect(value: &Value, depth: usize, words: &mut Vec<String>, ids: &mut Vec<S
             None => message_of(inner, words, ids),
         }
     }
+    // sushy-tools says the reason in `error.message`; others refer to the extended information there.
+    let has_text = words[before..].iter().any(|word| !ids.contains(word));
+    let text = object.get("message").and_then(Value::as_str).unwrap_or_default();
+    let is_reason = !text.is_empty() && !text.to_lowercase().contains("extended");
+    if words.len() > before && !has_text && is_reason {
+        words.insert(before, text.to_owned());
+    }
     if words.len() == before
         && let Some(error) = object.get("error")
     {
@@ -182,6 +189,21 @@ mod tests {
         assert_eq!(words(&json!({"error": {"message": "No"}})), "No");
         assert_eq!(words(&json!({"cause": "busy"})), r#"{"cause":"busy"}"#);
         assert_eq!(words(&json!({})), "");
+    }
+
+    #[test]
+    fn a_message_without_text_does_not_hide_the_reason_beside_it() {
+        let said = |message: &str| {
+            let info = json!([{"MessageId": "Base.1.0.GeneralError"}]);
+            words(&json!({"error": {"code": "Base.1.0.GeneralError", "message": message,
+                "@Message.ExtendedInfo": info}}))
+        };
+
+        assert_eq!(said("No such device"), "No such device; Base.1.0.GeneralError");
+        assert_eq!(
+            said("See @Message.ExtendedInfo for more information."),
+            "Base.1.0.GeneralError"
+        );
     }
 
     #[test]

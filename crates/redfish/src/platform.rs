@@ -63,7 +63,7 @@ impl BmcPlatform {
             () if made_by("cisco") => Self::Cisco,
             () if made_by("huawei") || made_by("xfusion") => Self::Huawei,
             () if made_by("fujitsu") || made_by("fsas") => Self::Fujitsu,
-            () if made_by("sushy") => Self::SushyTools,
+            () if made_by("sushy") || is_sushy_tools(body) => Self::SushyTools,
             () => Self::Standard,
         }
     }
@@ -117,6 +117,12 @@ fn is_bmcweb(system: &Value) -> bool {
     const TARGETS: [&str; 7] = ["None", "Pxe", "Hdd", "Cd", "Diags", "BiosSetup", "Usb"];
     let targets = &system["Boot"]["BootSourceOverrideTarget@Redfish.AllowableValues"];
     strings(targets).is_some_and(|targets| targets == TARGETS)
+}
+
+/// sushy-tools shows no manufacturer with less than its full set of features, and this device path always (its
+/// `system.json`).
+fn is_sushy_tools(system: &Value) -> bool {
+    system["Boot"]["UefiTargetBootSourceOverride"] == "/0x31/0x33/0x01/0x01"
 }
 
 fn has_oem(root: Option<&RedfishResource>, system: &Value, name: &str) -> bool {

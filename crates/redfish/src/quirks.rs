@@ -36,6 +36,26 @@ pub fn tries_http_for_pxe(platform: BmcPlatform) -> bool {
     )
 }
 
+/// sushy-tools fetches the image of `HttpBootUri` itself while it answers the PATCH, puts it into the machine's virtual
+/// CD drive, and sets `Cd` (its `main.py`).
+#[must_use]
+pub fn boots_url_from_cd(platform: BmcPlatform) -> bool {
+    platform == BmcPlatform::SushyTools
+}
+
+/// sushy-tools has one `HttpBootUri` for all its machines, and keeps it as long as it runs (its `libvirtdriver.py`).
+#[must_use]
+pub fn shares_boot_uri(platform: BmcPlatform) -> bool {
+    platform == BmcPlatform::SushyTools
+}
+
+/// sushy-tools' libvirt driver answers 500 to a boot device that the machine does not have.
+#[must_use]
+pub fn has_no_such_device(failure: &BmcFailure) -> bool {
+    let BmcFailure::Refused { message, .. } = failure else { return false };
+    message.contains("Target libvirt device") && message.contains("does not exist")
+}
+
 /// The time to wait at least before a refused request is repeated; `None` if another try would end in the same way.
 ///
 /// HPE refuses changes during the machine's self-test, AMI answers 503 while the host boots, Dell's Lifecycle

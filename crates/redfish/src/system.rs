@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::platform::BmcPlatform;
+use crate::quirks;
 use crate::resource::{RedfishResource, path_in, strings};
 
 /// The state of a system.
@@ -50,10 +52,12 @@ impl SystemView {
         BootObject::of(&self.0)
     }
 
-    /// Whether an override is set.
+    /// Whether an override is set, or a URL is left that can be cleared.
     #[must_use]
     pub fn is_overridden(&self) -> bool {
-        self.boot().is_overridden()
+        let boot = self.boot();
+        let platform = BmcPlatform::of(None, &self.0);
+        boot.has_override() || (boot.has_url() && !quirks::shares_boot_uri(platform))
     }
 
     /// The target of the reset action, and its `ResetType@Redfish.AllowableValues`.
@@ -92,12 +96,19 @@ impl<'v> BootObject<'v> {
         listed(&format!("{property}@Redfish.AllowableValues")).or_else(older)
     }
 
-    /// Whether an override is set, or a URL is left.
-    pub(crate) fn is_overridden(self) -> bool {
+    /// Whether a target is set that is not the usual one.
+    pub(crate) fn has_override(self) -> bool {
         let enabled = self.text("BootSourceOverrideEnabled");
-        let is_set = enabled.is_some_and(|enabled| enabled != "Disabled")
-            && self.text("BootSourceOverrideTarget").is_some_and(|target| target != "None");
-        is_set || self.has_url()
+        let is_other = |target| target != "None" && self.usual_target() != Some(target);
+        enabled.is_some_and(|enabled| enabled != "Disabled")
+            && self.text("BootSourceOverrideTarget").is_some_and(is_other)
+    }
+
+    /// The target that clears an override: `None`, or `Hdd` where `None` is not allowed. sushy-tools keeps every
+    /// target, and allows only devices. No target if neither is allowed.
+    pub(crate) fn usual_target(self) -> Option<&'static str> {
+        let Some(allowed) = self.allowed("BootSourceOverrideTarget") else { return Some("None") };
+        ["None", "Hdd"].into_iter().find(|target| allowed.contains(target))
     }
 
     /// Whether `HttpBootUri` is set. sushy-tools shows the text `None` where it is not.
@@ -131,6 +142,25 @@ mod tests {
             assert!(!shown("Disabled", "UefiHttp", empty.clone()).is_overridden(), "{empty}");
             assert!(!shown("Continuous", "None", empty.clone()).is_overridden(), "{empty}");
         }
+    }
+
+    #[test]
+    fn where_no_target_is_none_the_disk_is_the_usual_one() {
+        let shown = |target: &str, allowed: Value| {
+            view(json!({
+                "BootSourceOverrideEnabled": "Continuous",
+                "BootSourceOverrideTarget": target,
+                "BootSourceOverrideTarget@Redfish.AllowableValues": allowed,
+            }))
+        };
+        let devices = || json!(["Pxe", "Cd", "Hdd", "UefiHttp"]);
+
+        assert!(shown("Cd", devices()).is_overridden());
+        assert!(!shown("Hdd", devices()).is_overridden());
+        assert!(shown("Hdd", json!(["None", "Hdd"])).is_overridden());
+        assert_eq!(shown("Pxe", devices()).boot().usual_target(), Some("Hdd"));
+        assert_eq!(shown("Pxe", json!(["Pxe"])).boot().usual_target(), None);
+        assert_eq!(shown("Pxe", json!([])).boot().usual_target(), Some("None"));
     }
 
     #[test]

@@ -27,4 +27,6 @@ pub use self::wanted::{BootNeed, HttpBootOverride, MediaUse, OverrideEnabled};
 #[cfg(test)]
 mod fault_matrix;
 #[cfg(test)]
+mod sushy_tools;
+#[cfg(test)]
 mod tests;

@@ -7,6 +7,7 @@ use super::bios::{self, HpeBootOrder, NoDellDevice};
 use super::boot_option::{BootCards, OptionPick};
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, CannotHttpBoot};
+use super::media_drive::CdDrive;
 use super::over::OverridePlace;
 use super::reader::BootReader;
 use super::virtual_media::cd_target;
@@ -136,6 +137,11 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
             },
             (false, _) => self.by_dhcp(platform, &shown, need).await?,
         };
+        if let WayPlan::HttpBootUri { drive: Some(_), .. } = plan {
+            warnings.push(format!(
+                "{platform} fetches the image itself, and its machine boots it as a CD"
+            ));
+        }
         let changes = plan.changes();
         Ok(ChosenWay { platform, warnings, plan, changes })
     }
@@ -174,7 +180,9 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         if let Some(uri_at) = &shown.uri_at
             && shown.may_take("UefiHttp")
         {
-            return Ok(Ok(WayPlan::HttpBootUri { place, uri_at: uri_at.clone() }));
+            let from_cd = quirks::boots_url_from_cd(platform);
+            let drive = if from_cd { self.cd_drive().await? } else { None };
+            return Ok(Ok(WayPlan::HttpBootUri { place, uri_at: uri_at.clone(), drive }));
         }
         let advice = advice_without_url(platform, shown);
         let absent = CannotHttpBoot::NoUrl { platform, advice, mode };
@@ -331,11 +339,10 @@ impl WayPlan {
             property: property.to_owned(),
             before: before.to_vec(),
         };
+        let media = |drive: &CdDrive| BootChange::Media { drive: drive.path.clone() };
         match self {
-            Self::HttpBootUri { .. }
-            | Self::UefiHttp { .. }
-            | Self::Pxe { .. }
-            | Self::BootOption { .. } => Vec::new(),
+            Self::UefiHttp { .. } | Self::Pxe { .. } | Self::BootOption { .. } => Vec::new(),
+            Self::HttpBootUri { drive, .. } => drive.iter().map(media).collect(),
             Self::DellHttpDevice { device, .. } => vec![url(&device.settings, "HttpDev1Uri")],
             Self::HpeUrlBootFile { settings, order: persistent, .. } => {
                 let persistent = persistent.iter().map(|persistent| {
@@ -344,9 +351,7 @@ impl WayPlan {
                 [url(settings, "UrlBootFile")].into_iter().chain(persistent).collect()
             }
             Self::BootOrder { resource, before, .. } => vec![order(resource, "BootOrder", before)],
-            Self::VirtualMedia { drive, .. } => {
-                vec![BootChange::Media { drive: drive.path.clone() }]
-            }
+            Self::VirtualMedia { drive, .. } => vec![media(drive)],
         }
     }
 }

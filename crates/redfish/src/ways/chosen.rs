@@ -23,14 +23,43 @@ pub struct ChosenWay {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum WayPlan {
-    HttpBootUri { place: OverridePlace, uri_at: String },
-    DellHttpDevice { place: OverridePlace, device: DellHttpDevice },
-    HpeUrlBootFile { place: OverridePlace, settings: String, order: Option<HpeBootOrder> },
-    UefiHttp { place: OverridePlace, uri_at: Option<String> },
-    Pxe { place: OverridePlace },
-    BootOption { place: OverridePlace, reference: String, pick: OptionPick },
-    BootOrder { resource: String, order: Vec<String>, before: Vec<String> },
-    VirtualMedia { place: OverridePlace, drive: CdDrive, target: &'static str },
+    /// `drive` is the one that gets the image, at a BMC that fetches it itself.
+    HttpBootUri {
+        place: OverridePlace,
+        uri_at: String,
+        drive: Option<CdDrive>,
+    },
+    DellHttpDevice {
+        place: OverridePlace,
+        device: DellHttpDevice,
+    },
+    HpeUrlBootFile {
+        place: OverridePlace,
+        settings: String,
+        order: Option<HpeBootOrder>,
+    },
+    UefiHttp {
+        place: OverridePlace,
+        uri_at: Option<String>,
+    },
+    Pxe {
+        place: OverridePlace,
+    },
+    BootOption {
+        place: OverridePlace,
+        reference: String,
+        pick: OptionPick,
+    },
+    BootOrder {
+        resource: String,
+        order: Vec<String>,
+        before: Vec<String>,
+    },
+    VirtualMedia {
+        place: OverridePlace,
+        drive: CdDrive,
+        target: &'static str,
+    },
 }
 
 impl ChosenWay {

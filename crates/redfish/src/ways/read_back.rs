@@ -11,6 +11,7 @@ use super::over::OverridePlace;
 use super::wanted::HttpBootOverride;
 use crate::channel::BmcChannel;
 use crate::machine::RedfishSystem;
+use crate::quirks;
 use crate::resource::RedfishResource;
 use crate::system::{BootObject, SystemView};
 
@@ -59,11 +60,17 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let view = self.look().await?;
         let mut warnings = Vec::new();
         match &way.plan {
-            WayPlan::HttpBootUri { place, uri_at } => {
+            WayPlan::HttpBootUri { place, uri_at, .. } => {
                 let at = self.resource(&view, &place.path).await?;
                 has_target(&at, place, "UefiHttp", &mut warnings)?;
                 let holder = self.resource(&view, uri_at).await?;
-                has_uri(&holder, *uri_at != view.0.path, wanted, &mut warnings)?;
+                match has_uri(&holder, *uri_at != view.0.path, wanted, &mut warnings) {
+                    Err(_) if quirks::shares_boot_uri(way.platform) => warnings.push(format!(
+                        "{} shows the HttpBootUri of another machine: the fetch of the image confirms it",
+                        way.platform
+                    )),
+                    done => done?,
+                }
             }
             WayPlan::UefiHttp { place, .. } => {
                 has_target(

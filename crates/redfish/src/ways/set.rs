@@ -40,7 +40,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     ) -> Result<Option<String>, BmcFailure> {
         let url = wanted.uri.as_deref().unwrap_or_default();
         let set = match &way.plan {
-            WayPlan::HttpBootUri { place, uri_at } => {
+            WayPlan::HttpBootUri { place, uri_at, .. } => {
                 self.set_with_uri(view, place, uri_at, wanted.enabled, json!(url)).await
             }
             WayPlan::UefiHttp { place, uri_at } => match uri_at {

@@ -28,20 +28,22 @@ struct LeftOverride {
 
 impl LeftOverride {
     /// Where a target can be set, it is cleared with the URL.
-    fn of(shown: BootObject<'_>) -> Self {
-        let target = shown.is_overridden() && shown.shows(TARGET);
-        Self { target, url: shown.has_url() }
+    fn of(shown: BootObject<'_>, platform: BmcPlatform) -> Self {
+        let url = shown.has_url() && !quirks::shares_boot_uri(platform);
+        Self { target: (shown.has_override() || url) && shown.shows(TARGET), url }
     }
 
-    /// The properties that clear it, in the forms to be tried in turn: some BMCs refuse `None` as a target, others know
-    /// no `Disabled`, and some refuse null for a string.
-    fn cleared(self) -> Vec<Map<String, Value>> {
-        const FORMS: [&[(&str, &str)]; 3] = [
-            &[(ENABLED, "Disabled"), (TARGET, "None")],
-            &[(ENABLED, "Disabled")],
-            &[(TARGET, "None")],
-        ];
-        let forms: &[&[(&str, &str)]] = if self.target { &FORMS } else { &[&[]] };
+    /// The properties that clear it, in the forms to be tried in turn: some BMCs refuse the usual target, others
+    /// know no `Disabled`, and some refuse null for a string.
+    fn cleared(self, usual_target: Option<&str>) -> Vec<Map<String, Value>> {
+        const DISABLED: (&str, &str) = (ENABLED, "Disabled");
+        let forms = match usual_target {
+            _ if !self.target => vec![vec![]],
+            Some(usual) => {
+                vec![vec![DISABLED, (TARGET, usual)], vec![DISABLED], vec![(TARGET, usual)]]
+            }
+            None => vec![vec![DISABLED]],
+        };
         let urls = if self.url { vec![Some(Value::Null), Some(json!(""))] } else { vec![None] };
         let mut all = Vec::new();
         for form in forms {
@@ -103,14 +105,14 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             }
             None => None,
         };
-        let at_system = LeftOverride::of(view.boot());
         let platform = BmcPlatform::of(self.facts().root(), &view.0);
+        let at_system = LeftOverride::of(view.boot(), platform);
         let Some(settings) = &settings else {
             return self.clear_at(&view.0, at_system, platform).await;
         };
         let pending = BootObject::of(settings);
         let (takes_target, takes_url) = (pending.shows(TARGET), pending.shows("HttpBootUri"));
-        let in_settings = LeftOverride::of(pending);
+        let in_settings = LeftOverride::of(pending, platform);
         let left = LeftOverride {
             target: in_settings.target || takes_target && at_system.target,
             url: in_settings.url || takes_url && at_system.url,
@@ -135,13 +137,16 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         }
         let mut first = Ok(());
         let mut wants_mode = quirks::wants_mode_when_clearing(platform);
-        for mut boot in left.cleared() {
+        let usual_target = BootObject::of(resource).usual_target();
+        for mut boot in left.cleared(usual_target) {
             if wants_mode && boot.contains_key(ENABLED) {
                 boot.insert("BootSourceOverrideMode".into(), json!("UEFI"));
             }
             let body = boot_body(boot);
             match self.service().patch(PURPOSE, resource, body, TaskEnd::Awaited).await {
                 Ok(_) => return Ok(()),
+                // Without a disk, there is nothing else that the machine could boot.
+                Err(failure) if quirks::has_no_such_device(&failure) => return Ok(()),
                 Err(failure) if failure.status() == Some(400) => {
                     wants_mode |= over::wants_mode(&failure);
                     first = first.and(Err(failure));
