@@ -4,6 +4,7 @@ AGENT = target/agent/x86_64-unknown-linux-gnu/agent/ferroboot-agent
 RAMDISK = target/ramdisk/manifest.json
 BAREMETAL = target/venv/bin/baremetal
 IRONIC = target/ironic/bin/ironic
+SUSHY_EMULATOR = target/sushy-tools/bin/sushy-emulator
 FERROBOOT = target/debug/ferroboot
 
 .DEFAULT_GOAL = help
@@ -23,7 +24,7 @@ shell: dependencies build $(RAMDISK) $(BAREMETAL) ## A shell with two machines, 
 test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a fixed list of boots
 	scripts/with-postgres cargo test --locked --workspace
 
-test-lab: all-dependencies build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) $(IRONIC) ## Every boot; resumes after an interruption
+test-lab: all-dependencies build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) $(IRONIC) $(SUSHY_EMULATOR) ## Every boot; resumes after an interruption
 	scripts/test-lab
 
 check: ## Checks without machines: formatting, lints, documentation, xtask, build of the fuzz targets
@@ -70,9 +71,9 @@ dependencies: build-dependencies
 build-dependencies:
 	@scripts/install-dependencies build
 
-# Of the boots that only `make test-lab` runs, too: arm64 machines, and Ironic.
+# Of the boots that only `make test-lab` runs, too: arm64 machines, Ironic, and machines of libvirt.
 all-dependencies: dependencies
-	@scripts/install-dependencies build lab lab-arm64 lab-ironic
+	@scripts/install-dependencies build lab lab-arm64 lab-ironic lab-libvirt
 
 # Cargo rebuilds it only if needed, and otherwise leaves the file unchanged.
 $(AGENT): build-dependencies FORCE
@@ -90,5 +91,8 @@ $(BAREMETAL): scripts/python-venv scripts/python-requirements.txt
 
 $(IRONIC): scripts/python-venv scripts/ironic-requirements.txt
 	scripts/python-venv ironic
+
+$(SUSHY_EMULATOR): scripts/python-venv scripts/sushy-tools-requirements.txt | all-dependencies
+	scripts/python-venv sushy-tools
 
 FORCE:

@@ -65,6 +65,8 @@ pub struct Plan {
     pub neighbour: Option<Neighbour>,
     /// Whether the daemon is its DHCP server.
     pub own_dhcp: bool,
+    /// Whether the machines and their BMC are those of `ferroboot bmc`.
+    pub own_bmc: bool,
     /// Settings of the daemon, in TOML; may be empty.
     pub settings: String,
 }
@@ -81,6 +83,7 @@ impl Plan {
             network: LabNetwork::default(),
             neighbour: None,
             own_dhcp: true,
+            own_bmc: true,
             settings: String::new(),
         }
     }
@@ -100,7 +103,7 @@ pub struct Lab {
     plan: Plan,
     dir: PathBuf,
     daemon: Option<Process>,
-    _bmc: Process,
+    _bmc: Option<Process>,
     _neighbour: Option<neighbour::RunningNeighbour>,
     client: Client,
     runtime: Runtime,
@@ -126,7 +129,8 @@ impl Lab {
         }
         // Installs the TLS provider, which every client needs.
         let runtime = runtime()?;
-        let bmc = start_bmc(&plan, &dir).context("the BMC emulator does not start")?;
+        let bmc = plan.own_bmc.then(|| start_bmc(&plan, &dir)).transpose();
+        let bmc = bmc.context("the BMC emulator does not start")?;
         let mut lab = Self {
             plan,
             dir,

@@ -18,4 +18,5 @@ mod platforms;
 mod providers;
 mod proxy;
 mod story;
+mod sushy_tools;
 mod upstream;
