@@ -4,7 +4,7 @@ use hardware::RedfishPurpose;
 use serde_json::Value;
 
 use super::media_drive::{CdDrive, MediaActions};
-use super::reader::BootReader;
+use super::reader::{BootReader, unless_refused};
 use crate::channel::BmcChannel;
 use crate::failure::BmcFailure;
 use crate::platform::BmcPlatform;
@@ -25,7 +25,7 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         }
         for manager in self.managers().await? {
             const PURPOSE: RedfishPurpose = RedfishPurpose::ReadVirtualMedia;
-            let manager = self.service.find(PURPOSE, &manager).await?;
+            let manager = unless_refused(self.service.find(PURPOSE, &manager).await)?;
             let Some(collection) = manager.as_ref().and_then(|it| it.link("VirtualMedia")) else {
                 continue;
             };
@@ -45,24 +45,20 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         if !linked.is_empty() {
             return Ok(linked.into_iter().take(MOST_DRIVES).map(str::to_owned).collect());
         }
-        let all = self.service.collection(RedfishPurpose::ReadVirtualMedia, MANAGERS).await?;
-        let all = all.map(|all| all.members()).unwrap_or_default();
+        let all = self.service.collection(RedfishPurpose::ReadVirtualMedia, MANAGERS).await;
+        let all = unless_refused(all)?.map(|all| all.members()).unwrap_or_default();
         Ok(all.into_iter().take(MOST_DRIVES).collect())
     }
 
     async fn best_drive(&self, collection: &str) -> Result<Option<CdDrive>, BmcFailure> {
         const PURPOSE: RedfishPurpose = RedfishPurpose::ReadVirtualMedia;
-        let Some(drives) = self.service.collection(PURPOSE, collection).await? else {
-            return Ok(None);
-        };
+        let drives = self.service.collection(PURPOSE, collection).await;
+        let Some(drives) = unless_refused(drives)? else { return Ok(None) };
         let mut best: Option<(u8, CdDrive)> = None;
         for path in drives.members().iter().take(MOST_DRIVES) {
-            let drive = match self.service.find(PURPOSE, path).await {
-                Ok(Some(drive)) if is_for_cds(&drive) => drive,
-                // One that cannot be read does not hide the others.
-                Ok(_) | Err(BmcFailure::Refused { .. }) => continue,
-                Err(failure) => return Err(failure),
-            };
+            // One that is not shown does not hide the others.
+            let drive = unless_refused(self.service.find(PURPOSE, path).await)?;
+            let Some(drive) = drive.filter(is_for_cds) else { continue };
             let rank = rank(&drive);
             if best.as_ref().is_none_or(|(other, _)| rank < *other) {
                 best = Some((rank, CdDrive { path: drive.path }));

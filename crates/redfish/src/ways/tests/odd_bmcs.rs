@@ -334,6 +334,24 @@ async fn a_drive_with_an_action_is_preferred_to_one_without() {
 }
 
 #[tokio::test]
+async fn a_drive_that_a_user_may_not_see_is_none_and_a_login_that_has_ended_is_said() {
+    let nothing = json!({});
+    for (status, words) in [
+        (403, "refused: the BMC shows no virtual CD drive that takes an image by URL"),
+        (401, "refused: BMC answered 401 Unauthorized to the look at the virtual media"),
+    ] {
+        for path in [MANAGER, DRIVE] {
+            let refused = |request: &RedfishRequest, _: usize| match request.path == path {
+                true => refusal(status, "InsufficientPrivilege", "No."),
+                false => OddAnswer::Usual,
+            };
+            let course = media_course(tree(&nothing, &nothing), refused).await;
+            assert!(course.starts_with(words), "{status} {path}: {course}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_ejection_is_done_when_the_drive_is_empty() {
     let (mut table, nothing) = (String::new(), json!({}));
     let loaded = json!({"Image": "http://192.0.2.1/old.iso", "Inserted": true});
