@@ -52,7 +52,9 @@ impl HttpService for BootService {
         let range = if request.method() == Method::HEAD { 0..0 } else { range };
         let is_useful = head.is_useful();
         let has_range = head.content_range().is_some();
-        let is_of_machine = |node: &&Arc<Node>| !is_of_bmc(node, asked_for.artifact, has_range);
+        let remote = Some(caller.remote.ip());
+        let is_of_machine =
+            |node: &&Arc<Node>| !is_of_bmc(node, asked_for.artifact, has_range, remote);
         let is_sent = is_useful && !range.is_empty();
         if let Some(node) = asked_for.node.as_ref().filter(|_| is_sent).filter(is_of_machine) {
             self.0.recorder.addresses().fetches(node, caller.remote.ip()).await;

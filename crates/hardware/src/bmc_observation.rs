@@ -64,6 +64,33 @@ impl BmcObservation {
         texts.into_iter().flatten()
     }
 
+    /// Whether the machine runs a system, as BootProgress and PostState say: `None` if they do not. Firmware that stops at
+    /// `SystemHardwareInitializationComplete` may show that for ever.
+    #[must_use]
+    pub fn runs_system(&self) -> Option<bool> {
+        let state = match self {
+            Self::BootProgress { state, oem_state, .. } => match state.as_str() {
+                "OEM" => oem_state.as_deref()?,
+                state => state,
+            },
+            Self::PostState { state } => state,
+            Self::ReadBack { .. } | Self::LogEntry { .. } | Self::Job { .. } => return None,
+        };
+        match state {
+            "OSBootStarted" | "OSRunning" | "OsIsRunning" | "FinishedPost" => Some(true),
+            "PrimaryProcessorInitializationStarted"
+            | "BusInitializationStarted"
+            | "MemoryInitializationStarted"
+            | "SecondaryProcessorInitializationStarted"
+            | "PCIResourceConfigStarted"
+            | "SetupEntered"
+            | "PowerOff"
+            | "InPost"
+            | "InPostDiscoveryComplete" => Some(false),
+            _ => None,
+        }
+    }
+
     /// Whether a job has failed (Dell: `Failed`, `CompletedWithErrors`).
     #[must_use]
     pub fn is_failed_job(&self) -> bool {

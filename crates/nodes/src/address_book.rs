@@ -73,7 +73,7 @@ impl AddressBook {
                 ..
             } if *method == HttpMethod::Get && *sent > 0 => {
                 // A BMC is another host than its machine.
-                if !is_of_bmc(node, *artifact, range.is_some()) {
+                if !is_of_bmc(node, *artifact, range.is_some(), Some(*remote)) {
                     self.add(node, &[*remote], &[]);
                 }
             }

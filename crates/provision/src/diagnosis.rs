@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::diagnosed_boot::{BootCourse, DiagnosedBoot};
 use self::drive::DriveReads;
-use self::firmware::FirmwareSigns;
+use self::firmware::{FirmwareCourse, FirmwareSigns};
 use crate::artifact::{Artifact, HttpLoader};
 use crate::boot::{BootMethod, KERNEL_START, NoBoot};
 use crate::boot_interface::BootInterface;
@@ -399,7 +399,8 @@ impl BootEvidence<'_> {
         let quiet = now.duration_since(self.progress_at?);
         let is_heard = self.last_dhcp.is_some() || self.http.is_some();
         if let Some(failed) = self.firmware.failed_job().filter(|_| !is_heard) {
-            return Some(failed);
+            let (text, hint) = failed;
+            return Some(stuck(text, hint));
         }
         let candidates = self.candidates(vicinity, now);
         // A ramdisk without a token is up, but gets nowhere.
@@ -409,11 +410,7 @@ impl BootEvidence<'_> {
         let found = found.map(|found| self.with_strangers(found))?;
         // A machine that has its system is past its firmware.
         let is_in_firmware = !self.system_fetched && !self.agent_asked_dhcp;
-        Some(if is_in_firmware && !is_certain {
-            self.firmware.explain(found, quiet)
-        } else {
-            found
-        })
+        Some(if is_in_firmware && !is_certain { self.with_firmware(found, quiet) } else { found })
     }
 
     /// The strangers that may be the machine, if nothing was heard of the machine.
@@ -422,6 +419,24 @@ impl BootEvidence<'_> {
             self.last_dhcp.is_some() || self.http.is_some() || self.agent_refused.is_some();
         let powered_on = self.powered_on_at.filter(|_| !is_heard);
         powered_on.map(|on| vicinity.candidates(on, now)).unwrap_or_default()
+    }
+
+    /// Adds what the BMC shows of the firmware to a finding.
+    fn with_firmware(&self, found: Diagnosis, quiet: SignedDuration) -> Diagnosis {
+        let firmware = self.firmware.finding(quiet >= SELF_TEST);
+        // A machine with a part of its image is past what its firmware could have done instead.
+        if self.http.is_some() {
+            return Diagnosis { text: format!("{}{}", found.text, firmware.text), ..found };
+        }
+        Diagnosis {
+            verdict: match firmware.course {
+                FirmwareCourse::Unknown => found.verdict,
+                FirmwareCourse::Waits => Verdict::Waiting,
+                FirmwareCourse::Ended => Verdict::Stuck,
+            },
+            text: format!("{}{}", found.text, firmware.text),
+            hint: firmware.hint.map(str::to_owned).or(found.hint),
+        }
     }
 
     /// Adds refused strangers to a finding: they hide nothing, but one of them may be the machine.

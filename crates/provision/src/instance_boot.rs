@@ -53,7 +53,7 @@ pub fn is_saved_before_last_byte(
 pub fn is_image_fetched(events: &[BootEvent], method: BootMethod, now: Timestamp) -> bool {
     let events = since_power_off(latest_boot(events));
     if virtual_media::is_from_drive(method, events) {
-        return virtual_media::is_image_read(events);
+        return virtual_media::is_image_read(events, now);
     }
     let announced = events.iter().enumerate().filter(|(at, event)| {
         event.at + END_RECORDED_WITHIN <= now && !is_end_recorded(&event.what, &events[at + 1..])
@@ -114,11 +114,11 @@ pub fn begins_another_boot(node: &Node, attempt: &Attempt, what: &BootEventKind)
 /// Whether a BMC reads the image for its virtual CD drive.
 fn is_read_for_drive(node: &Node, what: &BootEventKind) -> bool {
     match what {
-        BootEventKind::Http { artifact, range, .. } => {
-            virtual_media::is_of_bmc(node, *artifact, range.is_some())
+        BootEventKind::Http { artifact, range, remote, .. } => {
+            virtual_media::is_of_bmc(node, *artifact, range.is_some(), *remote)
         }
         BootEventKind::LastByte { artifact, range, .. } => {
-            virtual_media::is_of_bmc(node, Some(*artifact), range.is_some())
+            virtual_media::is_of_bmc(node, Some(*artifact), range.is_some(), None)
         }
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }

@@ -2,8 +2,11 @@
 //! is inserted, most of them while the machine boots, and others for as long as the machine runs.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use hardware::{BootChange, BootWayKind, HttpMethod, RedfishPurpose};
+use jiff::{SignedDuration, Timestamp};
+use url::{Host, Url};
 use uuid::Uuid;
 
 use crate::artifact::{Artifact, HttpLoader};
@@ -29,6 +32,10 @@ const OF_A_SYSTEM: u64 = 16 << 20;
 /// The same as a fraction of an image, for small ones: 1/`PART_OF_A_SMALL_IMAGE`.
 const PART_OF_A_SMALL_IMAGE: u64 = 4;
 
+/// Time after the power-on, and after the last byte of a BMC's copy, within which a BMC that shows BootProgress or
+/// PostState is asked for it (the first look at a silent boot is after 30 s).
+const COPY_BOOTS: SignedDuration = SignedDuration::from_secs(60);
+
 /// Whether the image of the node's attempt may be in the virtual CD drive of its BMC.
 #[must_use]
 pub fn may_be_in_drive(node: &Node, attempt: &Attempt) -> bool {
@@ -51,19 +58,41 @@ pub(crate) fn is_from_drive(method: BootMethod, events: &[BootEvent]) -> bool {
 }
 
 /// Whether a request for a file of the node's attempt is its BMC's, and not the machine's. Firmware that got the URL
-/// fetches the whole image, without a range.
+/// fetches the whole image, without a range; so do some BMCs, from their own address.
 #[must_use]
-pub fn is_of_bmc(node: &Node, artifact: Option<Artifact>, has_range: bool) -> bool {
+pub fn is_of_bmc(
+    node: &Node,
+    artifact: Option<Artifact>,
+    has_range: bool,
+    remote: Option<IpAddr>,
+) -> bool {
     let Some(attempt) = &node.attempt else { return false };
-    let is_sure = has_range || attempt.boot_interface == BootInterface::RedfishVirtualMedia;
+    let is_sure = has_range
+        || attempt.boot_interface == BootInterface::RedfishVirtualMedia
+        || remote.is_some_and(|remote| bmc_address(node) == Some(remote.to_canonical()));
     artifact == Some(Artifact::Iso) && is_sure && may_be_in_drive(node, attempt)
+}
+
+/// The IP address of the node's BMC, if `redfish_address` has it and not a name.
+fn bmc_address(node: &Node) -> Option<IpAddr> {
+    let text = node.driver_text("redfish_address")?;
+    let url = if text.contains("://") {
+        Url::parse(text)
+    } else {
+        Url::parse(&format!("https://{text}"))
+    };
+    match url.ok()?.host()? {
+        Host::Ipv4(address) => Some(address.into()),
+        Host::Ipv6(address) => Some(IpAddr::from(address).to_canonical()),
+        Host::Domain(_) => None,
+    }
 }
 
 /// Whether an exchange is a read of the virtual CD by an instance that already runs. It says nothing about a boot, and
 /// is not recorded: a system whose root is on the CD reads all day.
 #[must_use]
 pub fn is_read_by_running_system(node: &Node, what: &BootEventKind) -> bool {
-    let BootEventKind::Http { artifact, range, status: 200..=299, .. } = what else {
+    let BootEventKind::Http { artifact, range, remote, status: 200..=299, .. } = what else {
         return false;
     };
     let has_booted = node.live_attempt().is_some_and(|attempt| {
@@ -71,7 +100,7 @@ pub fn is_read_by_running_system(node: &Node, what: &BootEventKind) -> bool {
     });
     node.provision_state == ProvisionState::Active
         && has_booted
-        && is_of_bmc(node, *artifact, range.is_some())
+        && is_of_bmc(node, *artifact, range.is_some(), *remote)
 }
 
 /// The attempt whose operator's own ISO image is still read after its agent's first call, since the root of that system
@@ -93,12 +122,34 @@ pub fn attempt_with_live_cd(node: &Node) -> Option<&Attempt> {
 /// Whether a machine has read enough of the image in its virtual CD drive to have started its system. `events` are those
 /// since the machine was switched off for this boot.
 ///
-/// The start of a kernel cannot be seen. Either the machine was switched on while its BMC had the whole image, or
-/// [`OF_A_SYSTEM`] bytes were read since then.
-pub(crate) fn is_image_read(events: &[BootEvent]) -> bool {
+/// The start of a kernel cannot be seen. What the BMC reads in ranges since the power-on, the machine has asked for:
+/// [`OF_A_SYSTEM`] bytes are enough. A BMC that fetches the whole image, before the power-on or after it, makes a copy, and
+/// reads nothing more when its machine boots. Then BootProgress or PostState tells. Where the BMC shows neither, or none
+/// that says it, the copy and [`COPY_BOOTS`] are the only evidence.
+pub(crate) fn is_image_read(events: &[BootEvent], now: Timestamp) -> bool {
     let Some(on) = events.iter().rposition(|event| is_power_on(&event.what)) else { return false };
-    let has_all = iso_bytes(events).is_some_and(FetchedBytes::are_all);
-    has_all || iso_bytes(&events[on..]).is_some_and(has_system)
+    let since_on = &events[on..];
+    if bytes_in(since_on, |what| is_iso_fetch(what) && has_range(what)).is_some_and(has_system) {
+        return true;
+    }
+    if !iso_bytes(events).is_some_and(FetchedBytes::are_all) {
+        return false;
+    }
+    let shown = since_on.iter().rev().find_map(|event| match &event.what {
+        BootEventKind::BmcShows { observation } => observation.runs_system(),
+        BootEventKind::State { .. }
+        | BootEventKind::Redfish { .. }
+        | BootEventKind::BootWay { .. }
+        | BootEventKind::Provider { .. }
+        | BootEventKind::Dhcp { .. }
+        | BootEventKind::Http { .. }
+        | BootEventKind::LastByte { .. }
+        | BootEventKind::Agent { .. }
+        | BootEventKind::LeftOut { .. } => None,
+    });
+    let last =
+        since_on.iter().rev().find(|event| is_iso_fetch(&event.what) || is_power_on(&event.what));
+    shown.unwrap_or_else(|| last.is_some_and(|last| last.at + COPY_BOOTS <= now))
 }
 
 fn has_system(FetchedBytes { bytes, total }: FetchedBytes) -> bool {
@@ -112,13 +163,23 @@ pub(crate) fn is_power_on(what: &BootEventKind) -> bool {
 
 /// The bytes that were read of the ISO image.
 pub(crate) fn iso_bytes(events: &[BootEvent]) -> Option<FetchedBytes> {
-    let is_iso = |event: &&BootEvent| {
-        matches!(event.what, BootEventKind::Http { artifact: Some(Artifact::Iso), .. })
-    };
+    bytes_in(events, is_iso_fetch)
+}
+
+/// The bytes that were read of the ISO image in some of its fetches.
+fn bytes_in(events: &[BootEvent], counts: fn(&BootEventKind) -> bool) -> Option<FetchedBytes> {
     // The ISO image holds the system with each loader.
     let part = |event: &BootEvent| FetchedPart::of(&event.what, HttpLoader::Uki);
-    let parts = events.iter().filter(is_iso).filter_map(part).collect();
+    let parts = events.iter().filter(|event| counts(&event.what)).filter_map(part).collect();
     fetched_bytes(parts).first().copied()
+}
+
+fn is_iso_fetch(what: &BootEventKind) -> bool {
+    matches!(what, BootEventKind::Http { artifact: Some(Artifact::Iso), .. })
+}
+
+fn has_range(what: &BootEventKind) -> bool {
+    matches!(what, BootEventKind::Http { range: Some(_), .. })
 }
 
 /// Joins reads of adjoining ranges of one image, as a BMC sends them by the thousand. The events of each node keep their
@@ -192,10 +253,9 @@ fn join(before: &mut BootEvent, event: &BootEvent) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::net::IpAddr;
     use std::ops::Range;
 
-    use jiff::{SignedDuration, Timestamp};
+    use hardware::BmcObservation;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -248,29 +308,62 @@ mod tests {
         node
     }
 
+    /// Whether the image counts as read this long after all events.
+    fn is_read_after(secs: i64, events: &[BootEvent]) -> bool {
+        is_image_read(events, Timestamp::UNIX_EPOCH + SignedDuration::from_secs(secs))
+    }
+
+    fn is_read(events: &[BootEvent]) -> bool {
+        is_read_after(0, events)
+    }
+
+    /// A fetch of the whole image in one answer.
+    fn copy() -> BootEvent {
+        let BootEvent { at, attempt, mut what } = read(0..CD, CD);
+        let BootEventKind::Http { range, status, .. } = &mut what else { unreachable!() };
+        (*range, *status) = (None, 200);
+        BootEvent { at, attempt, what }
+    }
+
+    fn shows(state: &str) -> BootEvent {
+        let state = state.to_owned();
+        let observation =
+            BmcObservation::BootProgress { state, oem_state: None, last_boot_secs: None };
+        event(BootEventKind::BmcShows { observation })
+    }
+
     #[test]
     fn a_machine_that_read_a_kernel_from_its_cd_after_its_power_on_has_started_its_system() {
         let look = || read(32 * 1024..MIB, CD);
         let kernel = || read(100 * MIB..117 * MIB, CD);
 
-        assert!(!is_image_read(&[kernel()]), "it is not on yet");
-        assert!(!is_image_read(&[kernel(), power_on()]), "the BMC read ahead");
-        assert!(!is_image_read(&[power_on(), look(), look()]), "it only looked at the CD");
-        assert!(is_image_read(&[look(), power_on(), look(), kernel()]));
+        assert!(!is_read(&[kernel()]), "it is not on yet");
+        assert!(!is_read_after(900, &[kernel(), power_on()]), "the BMC read ahead");
+        assert!(!is_read(&[power_on(), look(), look()]), "it only looked at the CD");
+        assert!(is_read(&[look(), power_on(), look(), kernel()]));
     }
 
     #[test]
-    fn a_machine_whose_bmc_had_the_whole_image_before_its_power_on_has_its_image() {
+    fn the_copy_of_a_bmc_is_no_boot_of_its_machine_unless_there_is_no_other_evidence() {
         let whole = || read(0..CD, CD);
-        assert!(!is_image_read(&[whole()]));
-        assert!(is_image_read(&[whole(), power_on()]));
+        for boot in [[whole(), power_on()], [copy(), power_on()], [power_on(), copy()]] {
+            let then = |state| [&boot[..], &[shows(state)]].concat();
+            assert!(!is_read_after(59, &boot), "the BMC may yet show how the boot gets on");
+            assert!(is_read_after(60, &boot), "it shows nothing");
+            assert!(!is_read_after(900, &then("MemoryInitializationStarted")));
+            assert!(!is_read_after(900, &then("SetupEntered")));
+            assert!(is_read_after(0, &then("OSBootStarted")));
+            assert!(is_read_after(60, &then("SystemHardwareInitializationComplete")));
+        }
+        assert!(!is_read_after(900, &[whole()]), "the machine is off");
+        assert!(!is_read_after(900, &[shows("OSRunning"), whole()]));
     }
 
     #[test]
     fn of_a_small_image_a_quarter_shows_the_start_of_its_system() {
         let small = 8 * MIB;
-        assert!(!is_image_read(&[power_on(), read(0..MIB, small)]));
-        assert!(is_image_read(&[power_on(), read(0..MIB, small), read(3 * MIB..4 * MIB, small)]));
+        assert!(!is_read(&[power_on(), read(0..MIB, small)]));
+        assert!(is_read(&[power_on(), read(0..MIB, small), read(3 * MIB..4 * MIB, small)]));
     }
 
     #[test]
@@ -300,7 +393,10 @@ mod tests {
 
     #[test]
     fn the_bmc_reads_for_virtual_media_and_in_ranges_for_the_fallback() {
-        let is_of_bmc = |node: &Node, has_range| is_of_bmc(node, Some(Artifact::Iso), has_range);
+        let is_at = |node: &Node, has_range, remote: [u8; 4]| {
+            is_of_bmc(node, Some(Artifact::Iso), has_range, Some(remote.into()))
+        };
+        let is_of_bmc = |node: &Node, has_range| is_at(node, has_range, [192, 0, 2, 7]);
         let media = instance(BootInterface::RedfishVirtualMedia);
         let mut fallback = instance(BootInterface::RedfishHttps);
 
@@ -308,6 +404,11 @@ mod tests {
         assert!(!is_of_bmc(&fallback, true));
         fallback.driver_info.insert(BOOT_FALLBACK.to_owned(), json!(VIRTUAL_MEDIA));
         assert!(is_of_bmc(&fallback, true) && !is_of_bmc(&fallback, false));
+        for address in ["https://192.0.2.9:8443/redfish", "192.0.2.9", "[::ffff:192.0.2.9]"] {
+            fallback.driver_info.insert("redfish_address".to_owned(), json!(address));
+            assert!(is_at(&fallback, false, [192, 0, 2, 9]), "{address}");
+            assert!(!is_of_bmc(&fallback, false), "{address}");
+        }
         assert!(!is_of_bmc(&instance(BootInterface::Http), true));
     }
 

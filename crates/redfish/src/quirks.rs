@@ -56,6 +56,13 @@ pub fn has_no_such_device(failure: &BmcFailure) -> bool {
     message.contains("Target libvirt device") && message.contains("does not exist")
 }
 
+/// Whether the firmware has BIOS attributes with boot URLs, which it prefers to a URL from DHCP: Dell's `HttpDev1Uri`
+/// (libredfish#75), HPE's `UrlBootFile` (HPE BIOS reference).
+#[must_use]
+pub fn has_url_in_bios(platform: BmcPlatform) -> bool {
+    matches!(platform, BmcPlatform::DellIdrac | BmcPlatform::HpeIlo5 | BmcPlatform::HpeIlo6)
+}
+
 /// The time to wait at least before a refused request is repeated; `None` if another try would end in the same way.
 ///
 /// HPE refuses changes during the machine's self-test, AMI answers 503 while the host boots, Dell's Lifecycle

@@ -1,9 +1,6 @@
 //! What a BMC shows of its machine's firmware, as a part of the diagnosis.
 
 use hardware::BmcObservation;
-use jiff::SignedDuration;
-
-use super::{Diagnosis, SELF_TEST, Verdict, stuck};
 
 /// What the BMC shows since the power-on.
 #[derive(Default)]
@@ -14,6 +11,25 @@ pub(super) struct FirmwareSigns<'a> {
     error: Option<(&'a str, &'a str)>,
     /// The job that changes BIOS attributes for this boot. It is older than the power-on.
     job: Option<&'a BmcObservation>,
+}
+
+/// What the signs add to a finding.
+#[derive(Default)]
+pub(super) struct FirmwareFinding {
+    /// After the finding's own sentence.
+    pub(super) text: String,
+    /// In place of its own hint.
+    pub(super) hint: Option<&'static str>,
+    pub(super) course: FirmwareCourse,
+}
+
+/// Whether waiting helps.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum FirmwareCourse {
+    #[default]
+    Unknown,
+    Waits,
+    Ended,
 }
 
 impl<'a> FirmwareSigns<'a> {
@@ -35,21 +51,18 @@ impl<'a> FirmwareSigns<'a> {
         *self = Self { job: self.job, ..Self::default() };
     }
 
-    /// A job that has failed: the machine does not have what was to be set for this boot.
-    pub(super) fn failed_job(&self) -> Option<Diagnosis> {
+    /// A job that has failed, with a remedy: the machine does not have what was to be set for this boot.
+    pub(super) fn failed_job(&self) -> Option<(String, &'static str)> {
         let job = self.job.filter(|job| job.is_failed_job())?;
         let hint = "the BIOS attributes for this boot are not set: see the job and the Lifecycle Log in the BMC, and \
                     delete jobs that wait there";
-        Some(stuck(job.to_string(), hint))
+        Some((job.to_string(), hint))
     }
 
-    /// Whether the firmware's own end is known, so that waiting does not help.
+    /// Whether the firmware has ended, so that waiting does not help.
     fn runs_a_system(&self) -> bool {
-        let runs = |state: &str| {
-            matches!(state, "OSBootStarted" | "OSRunning" | "OsIsRunning" | "OSBootCompleted")
-        };
-        matches!(self.progress, Some(BmcObservation::BootProgress { state, oem_state, .. })
-            if runs(state) || oem_state.as_deref().is_some_and(runs))
+        let shown = [self.progress, self.post_state].into_iter().flatten();
+        shown.filter_map(BmcObservation::runs_system).any(|runs| runs)
     }
 
     fn is_in_memory_initialization(&self) -> bool {
@@ -57,43 +70,37 @@ impl<'a> FirmwareSigns<'a> {
             if state == "MemoryInitializationStarted")
     }
 
-    /// Adds what is known of the firmware to a finding about a machine of which nothing was heard, or nothing more.
-    pub(super) fn explain(&self, found: Diagnosis, quiet: SignedDuration) -> Diagnosis {
+    /// What is known of the firmware of a machine of which nothing was heard, or nothing more, and if that is so for
+    /// longer than a self-test takes (`is_long`).
+    pub(super) fn finding(&self, is_long: bool) -> FirmwareFinding {
         let job = self.job.filter(|job| !job.is_ended_job());
         let shown = [job, self.progress, self.post_state].into_iter().flatten();
-        let mut text = found.text;
-        for seen in shown {
-            text = format!("{text}; {seen}");
-        }
+        let mut text: String = shown.map(|seen| format!("; {seen}")).collect();
         if let Some((severity, message)) = self.error {
             text = format!("{text}; the BMC's log says: {severity}: {message}");
         }
-        let no_device = self.error.is_some_and(|(_, message)| is_about_boot_device(message));
-        let own = if no_device {
-            Some((
-                found.verdict,
-                "the firmware found nothing to boot: check that HTTP boot is on in its set-up, and the card's link",
-            ))
-        } else if self.error.is_some() {
-            Some((found.verdict, "see the log of the BMC: the self-test found a fault"))
-        } else if job.is_some() && quiet < SELF_TEST {
+        let (hint, course) = if let Some((_, message)) = self.error {
+            let hint = if is_about_boot_device(message) {
+                "the firmware found nothing to boot: check that HTTP boot is on in its set-up, and the card's link"
+            } else {
+                "see the log of the BMC: the self-test found a fault"
+            };
+            (Some(hint), FirmwareCourse::Unknown)
+        } else if job.is_some() && !is_long {
             let hint = "the machine runs the job in its self-test, and restarts once more after it";
-            Some((Verdict::Waiting, hint))
+            (Some(hint), FirmwareCourse::Waits)
         } else if self.runs_a_system() {
             let hint = "the machine started another system: check its boot order, and that HTTP boot is on in its \
                         set-up";
-            Some((Verdict::Stuck, hint))
-        } else if self.is_in_memory_initialization() && quiet >= SELF_TEST {
+            (Some(hint), FirmwareCourse::Ended)
+        } else if self.is_in_memory_initialization() && is_long {
             let hint = "the firmware does not get past its memory: see the log of the BMC, and look for a bad or \
                         badly seated module";
-            Some((Verdict::Stuck, hint))
+            (Some(hint), FirmwareCourse::Ended)
         } else {
-            None
+            (None, FirmwareCourse::Unknown)
         };
-        match own {
-            Some((verdict, hint)) => Diagnosis { verdict, text, hint: Some(hint.to_owned()) },
-            None => Diagnosis { text, ..found },
-        }
+        FirmwareFinding { text, hint, course }
     }
 }
 

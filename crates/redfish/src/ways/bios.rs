@@ -2,6 +2,7 @@
 
 use hardware::{Mac, RedfishPurpose};
 use serde_json::{Map, Value};
+use url::Url;
 
 use super::reader::BootReader;
 use crate::channel::BmcChannel;
@@ -92,6 +93,28 @@ fn disabled_for_http(attributes: &Map<String, Value>) -> Vec<(String, String)> {
             .then(|| (name.clone(), value.to_owned()))
     });
     disabled.collect()
+}
+
+/// Warnings about URLs of other boots or tools in the attributes of Dell and HPE. Firmware prefers them to a URL from DHCP.
+/// A URL may hold a secret, so only its host is named.
+pub(super) fn leftover_urls(attributes: &Map<String, Value>) -> Vec<String> {
+    let text = |name: &str| attributes.get(name).and_then(Value::as_str);
+    let leftover = |(name, value): (&String, &Value)| {
+        let device = name.strip_prefix("HttpDev").and_then(|rest| rest.strip_suffix("Uri"));
+        let is_off =
+            device.is_some_and(|it| text(&format!("HttpDev{it}EnDis")) == Some("Disabled"));
+        let url = value.as_str().filter(|url| !url.trim().is_empty() && !is_off)?;
+        if device.is_none() && !name.starts_with("UrlBootFile") {
+            return None;
+        }
+        let host = Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let at = host.map(|host| format!(" at {host}")).unwrap_or_default();
+        Some(format!(
+            "the BIOS attribute {name} has a URL{at} that this boot does not set: the firmware may boot from it instead \
+             of the URL from DHCP, so empty it"
+        ))
+    };
+    attributes.iter().filter_map(leftover).collect()
 }
 
 /// The path of the resource that takes new BIOS attributes.

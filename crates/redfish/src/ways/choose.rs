@@ -135,7 +135,12 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
                 }
                 Err(cannot) => return Err(cannot.into()),
             },
-            (false, _) => self.by_dhcp(platform, &shown, need).await?,
+            (false, _) => {
+                if quirks::has_url_in_bios(platform) {
+                    warnings.extend(bios::leftover_urls(&self.attributes().await?));
+                }
+                self.by_dhcp(platform, &shown, need).await?
+            }
         };
         if let WayPlan::HttpBootUri { drive: Some(_), .. } = plan {
             warnings.push(format!(

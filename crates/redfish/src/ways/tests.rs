@@ -177,6 +177,29 @@ async fn a_changed_resource_that_the_bmc_does_not_have_any_more_needs_no_undoing
 }
 
 #[tokio::test]
+async fn a_url_in_the_bios_that_firmware_prefers_to_dhcps_is_named_without_its_secret() {
+    let (macs, url) = (macs(), "http://old.example/secret/boot.iso");
+    for (platform, attributes) in [
+        (Platform::DellIdrac9, json!({"HttpDev1EnDis": "Enabled", "HttpDev1Uri": url})),
+        (Platform::HpeIlo5, json!({"UrlBootFile": url})),
+        (Platform::HpeIlo6, json!({"UrlBootFile": url})),
+    ] {
+        let leftover = EmulatedFault::Merge(json!({"Attributes": attributes}));
+        let rule = FaultRule { path: "**ios".to_owned(), ..FaultRule::always(leftover) };
+        let bmc = InMemoryBmc::new(platform).with_faults(vec![rule]);
+
+        let course = boot(&bmc, &by_dhcp(&macs)).await.unwrap();
+
+        let words = course.way.to_string();
+        assert!(words.contains("has a URL at old.example that this boot does not set"), "{words}");
+        assert!(!words.contains("secret"), "{words}");
+        let fresh = InMemoryBmc::new(platform);
+        let course = boot(&fresh, &by_dhcp(&macs)).await.unwrap();
+        assert!(!course.way.to_string().contains("has a URL"), "{platform:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_boot_device_is_set_and_shown_on_each_platform_that_allows_it() {
     let mut table = String::new();
     for platform in Platform::ALL {
