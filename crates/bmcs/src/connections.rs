@@ -11,7 +11,7 @@ use tokio::time::{sleep, timeout};
 use tracing::warn;
 use url::Url;
 
-use crate::connector::{BmcConnector, BmcTls};
+use crate::connector::{BmcTls, OpenConnections};
 use crate::http_client::{BmcHttp, REQUESTS_AT_ONCE};
 use crate::legacy_tls::LegacyTls;
 use crate::link::{BmcLink, BmcObserver};
@@ -38,6 +38,7 @@ struct ConnectionTables<F> {
     clients: Mutex<HashMap<HttpPolicy, Arc<BmcHttp>>>,
     bmcs: Mutex<HashMap<BmcKey, Arc<BmcRecord<F>>>>,
     places: Mutex<HashMap<Url, Weak<Semaphore>>>,
+    open: OpenConnections,
 }
 
 /// The policy of TLS for an HTTP client.
@@ -79,6 +80,7 @@ impl<F: Send + Sync + 'static> BmcConnections<F> {
             clients: Mutex::default(),
             bmcs: Mutex::default(),
             places: Mutex::default(),
+            open: OpenConnections::default(),
         });
         tokio::spawn(close_idle_sessions(Arc::downgrade(&tables)));
         Self(tables)
@@ -99,7 +101,7 @@ impl<F: Send + Sync + 'static> BmcConnections<F> {
         let key = BmcKey { address, user, auth_type: settings.auth_type, policy };
         let record = self.0.record(key, http);
         let (user, auth_type) = (settings.user.clone(), settings.auth_type);
-        Ok(BmcLink::new(BmcCaller { record, user, auth_type, observer }))
+        Ok(BmcLink::new(BmcCaller { record, user, auth_type, observer, looks_once: false }))
     }
 
     /// Closes all sessions, at the end of the daemon.
@@ -124,12 +126,12 @@ impl HttpPolicy {
         Ok(Self { tls: settings.tls, trust: LoadedTrust::of(&settings.trust).await? })
     }
 
-    fn client(self) -> Result<BmcHttp, WrongBmcSetting> {
+    fn client(self, open: OpenConnections) -> Result<BmcHttp, WrongBmcSetting> {
         let tls = match self.tls {
             BmcTlsPolicy::Modern => BmcTls::Modern(tls_connector(&self.trust)?),
             BmcTlsPolicy::Legacy => BmcTls::Legacy(LegacyTls::new(self.trust)?),
         };
-        Ok(BmcHttp::new(BmcConnector::new(tls)))
+        Ok(BmcHttp::new(tls, open))
     }
 }
 
@@ -143,8 +145,8 @@ impl<F: Send + Sync + 'static> ConnectionTables<F> {
             return Ok((policy.clone(), Arc::clone(client)));
         }
         // The certificates of this host are files.
-        let new = policy.clone();
-        let built = tokio::task::spawn_blocking(move || new.client()).await;
+        let (new, open) = (policy.clone(), self.open.clone());
+        let built = tokio::task::spawn_blocking(move || new.client(open)).await;
         let built = built
             .map_err(|error| WrongBmcSetting::new("redfish_verify_ca", error.to_string()))
             .flatten()?;

@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -31,6 +33,31 @@ const CONNECT: Duration = Duration::from_secs(10);
 pub(crate) struct BmcConnector {
     tcp: HttpConnector,
     tls: BmcTls,
+    open: OpenConnections,
+}
+
+/// The number of open connections to BMCs. Clones share it.
+#[derive(Clone, Default)]
+pub(crate) struct OpenConnections(Arc<AtomicUsize>);
+
+impl OpenConnections {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn opened(&self) -> OpenConnection {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        OpenConnection(self.clone())
+    }
+}
+
+/// Counted as open until it is dropped.
+struct OpenConnection(OpenConnections);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// The TLS of a [`BmcConnector`].
@@ -43,13 +70,13 @@ pub(crate) enum BmcTls {
 }
 
 impl BmcConnector {
-    pub(crate) fn new(tls: BmcTls) -> Self {
+    pub(crate) fn new(tls: BmcTls, open: OpenConnections) -> Self {
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         // Shared between the addresses of a name.
         tcp.set_connect_timeout(Some(CONNECT));
-        Self { tcp, tls }
+        Self { tcp, tls, open }
     }
 
     async fn connect(self, uri: Uri) -> Result<BmcStream, ConnectFailure> {
@@ -57,14 +84,16 @@ impl BmcConnector {
         let host = uri.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let tcp = self.tcp.oneshot(uri).await;
         let tcp = tcp.map_err(|error| unreachable(&host, &error))?.into_inner();
+        let open = self.open.opened();
         if !is_https {
-            return Ok(BmcStream(Box::new(tcp)));
+            return Ok(BmcStream { stream: Box::new(tcp), _open: open });
         }
         let stream = FirstBytes::new(tcp);
-        Ok(BmcStream(match &self.tls {
+        let stream: Box<dyn ByteStream> = match &self.tls {
             BmcTls::Modern(tls) => Box::new(modern(tls, &host, stream).await?),
             BmcTls::Legacy(tls) => Box::new(tls.connect(&host, stream).await?),
-        }))
+        };
+        Ok(BmcStream { stream, _open: open })
     }
 }
 
@@ -106,7 +135,10 @@ impl Service<Uri> for BmcConnector {
 }
 
 /// A connection, with or without TLS.
-pub(crate) struct BmcStream(Box<dyn ByteStream>);
+pub(crate) struct BmcStream {
+    stream: Box<dyn ByteStream>,
+    _open: OpenConnection,
+}
 
 trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -124,7 +156,7 @@ impl AsyncRead for BmcStream {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 
@@ -135,14 +167,14 @@ impl AsyncWrite for BmcStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
+        Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }

@@ -6,11 +6,13 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use flate2::read::{MultiGzDecoder, ZlibDecoder};
+use futures::future::join;
 use hardware::HttpMethod;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Incoming};
+use hyper_util::client::legacy::connect::{CaptureConnection, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
@@ -20,13 +22,15 @@ use transport::answers::{ANSWER_LIMIT, ERROR_LIMIT};
 use url::Url;
 
 use crate::connect_failure::{ConnectFailure, innermost};
-use crate::connector::BmcConnector;
+use crate::connector::{BmcConnector, BmcTls, OpenConnections};
 
 /// Time limit of an exchange, from the connection to the last byte. Some BMCs take most of a minute during their
 /// machine's self-test.
 const EXCHANGE: Duration = Duration::from_secs(60);
 /// Idle time of a connection until it is closed: BMCs have few sockets.
 const IDLE_CONNECTION: Duration = Duration::from_secs(30);
+/// Number of connections up to which those are kept that no request follows for a while. With TLS, each takes some 34 KiB.
+const FEW_CONNECTIONS: usize = 256;
 /// Requests to one BMC at once, and so its connections: BMCs have few processes for requests.
 pub(crate) const REQUESTS_AT_ONCE: usize = 4;
 /// Size limit of the head of an answer, in bytes.
@@ -35,7 +39,19 @@ const HEAD_LIMIT: usize = 64 << 10;
 const TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
 /// The HTTP client for one policy of TLS.
-pub(crate) struct BmcHttp(Client<BmcConnector, Full<Bytes>>);
+pub(crate) struct BmcHttp {
+    client: Client<BmcConnector, Full<Bytes>>,
+    open: OpenConnections,
+}
+
+/// What becomes of a connection after its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AfterRequest {
+    /// It is kept for the next request.
+    Keep,
+    /// It is closed if many are open: no request follows for a while.
+    CloseIfMany,
+}
 
 /// The credentials of a request; its `Debug` shows none, since its values are marked as sensitive.
 #[derive(Clone, Debug)]
@@ -54,7 +70,8 @@ pub(crate) struct TokenAnswer {
 }
 
 impl BmcHttp {
-    pub(crate) fn new(connector: BmcConnector) -> Self {
+    pub(crate) fn new(tls: BmcTls, open: OpenConnections) -> Self {
+        let connector = BmcConnector::new(tls, open.clone());
         let mut builder = Client::builder(TokioExecutor::new());
         builder
             .pool_timer(TokioTimer::new())
@@ -63,7 +80,7 @@ impl BmcHttp {
             .http1_max_buf_size(HEAD_LIMIT)
             .http1_ignore_invalid_headers_in_responses(true)
             .http1_title_case_headers(true);
-        Self(builder.build(connector))
+        Self { client: builder.build(connector), open }
     }
 
     /// Sends a request and receives the whole answer. A redirect is an answer.
@@ -72,15 +89,33 @@ impl BmcHttp {
         address: &Url,
         request: &RedfishRequest,
         credentials: &RequestCredentials,
+        after: AfterRequest,
     ) -> Result<TokenAnswer, ChannelFailure> {
-        let http = http_request(address, request, credentials)?;
+        let mut http = http_request(address, request, credentials)?;
+        let connection = capture_connection(&mut http);
         let exchange = async {
-            let answer = self.0.request(http).await.map_err(|error| failure(&error))?;
+            let (answer, ()) = join(self.client.request(http), self.mark(connection, after)).await;
+            let answer = answer.map_err(|error| failure(&error))?;
             received(answer, request.method == HttpMethod::Get).await
         };
         let slow = || format!("no complete answer within {} s", EXCHANGE.as_secs());
         // A connection has a shorter limit: when this one is over, the request was sent.
         timeout(EXCHANGE, exchange).await.unwrap_or_else(|_| Err(ChannelFailure::BrokeOff(slow())))
+    }
+}
+
+impl BmcHttp {
+    /// Marks the connection of a request, once it has one, to be closed after it. After the answer it might be back
+    /// among the kept ones.
+    async fn mark(&self, mut connection: CaptureConnection, after: AfterRequest) {
+        if after == AfterRequest::Keep {
+            return;
+        }
+        if let Some(connection) = &*connection.wait_for_connection_metadata().await
+            && self.open.count() > FEW_CONNECTIONS
+        {
+            connection.poison();
+        }
     }
 }
 

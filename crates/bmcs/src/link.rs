@@ -18,6 +18,12 @@ impl<'o, F> BmcLink<'o, F> {
         Self(caller)
     }
 
+    /// The same for a single look at the system: its connection is closed after it if many are open.
+    #[must_use]
+    pub fn for_one_look(self) -> Self {
+        Self(BmcCaller { looks_once: true, ..self.0 })
+    }
+
     /// The facts about the BMC. They are dropped when it cannot be reached, and when it was not called for long.
     #[must_use]
     pub fn facts(&self) -> Option<Arc<F>> {

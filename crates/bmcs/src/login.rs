@@ -17,7 +17,7 @@ use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::http_client::{RequestCredentials, TokenAnswer};
+use crate::http_client::{AfterRequest, RequestCredentials, TokenAnswer};
 use crate::record::{BmcRecord, BmcSession, LoginState};
 use crate::session_answer::{
     SESSIONS, SessionAnswer, meaning, opened_session, redirect_within, says_session_over,
@@ -45,6 +45,8 @@ pub(crate) struct BmcCaller<'o, F> {
     pub(crate) user: Option<BmcUser>,
     pub(crate) auth_type: BmcAuthType,
     pub(crate) observer: Box<BmcObserver<'o>>,
+    /// Whether the first look at the system is the last request for a while.
+    pub(crate) looks_once: bool,
 }
 
 /// The login for a request.
@@ -273,7 +275,8 @@ impl<F> BmcCaller<'_, F> {
         let body = json!({"UserName": user.name, "Password": user.password});
         let request = RedfishRequest { body: Some(body), ..shown.clone() };
         let (http, address) = (&self.record.http, &self.record.address);
-        let mut result = http.exchange(address, &request, &RequestCredentials::None).await;
+        let mut result =
+            http.exchange(address, &request, &RequestCredentials::None, AfterRequest::Keep).await;
         self.note_failure(result.as_ref().err());
         match &mut result {
             Err(failure) => (self.observer)(&shown, Err(&*failure)),
@@ -295,7 +298,9 @@ impl<F> BmcCaller<'_, F> {
         credentials: &RequestCredentials,
     ) -> ExchangeOutcome {
         let (http, address) = (&self.record.http, &self.record.address);
-        let result = http.exchange(address, request, credentials).await;
+        let is_last = self.looks_once && request.purpose == RedfishPurpose::LookAtSystem;
+        let after = if is_last { AfterRequest::CloseIfMany } else { AfterRequest::Keep };
+        let result = http.exchange(address, request, credentials, after).await;
         let outcome = result.map(|answer| answer.answer);
         (self.observer)(request, outcome.as_ref());
         self.note_failure(outcome.as_ref().err());

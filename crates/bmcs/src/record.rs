@@ -11,7 +11,7 @@ use tokio::time::{Duration, Instant};
 use tracing::debug;
 use url::Url;
 
-use crate::http_client::{BmcHttp, RequestCredentials};
+use crate::http_client::{AfterRequest, BmcHttp, RequestCredentials};
 
 /// A BMC. `F` are the facts that the conversations found out about it.
 pub(crate) struct BmcRecord<F> {
@@ -145,7 +145,10 @@ impl<F> BmcRecord<F> {
             if_match: None,
             body: None,
         };
-        let closed = self.http.exchange(&self.address, &request, credentials).await;
+        let closed = self
+            .http
+            .exchange(&self.address, &request, credentials, AfterRequest::CloseIfMany)
+            .await;
         let closed = closed.map(|closed| closed.answer.status.as_u16());
         debug!(bmc = %self.address, path = request.path, ?closed, "closed a session of a BMC");
     }

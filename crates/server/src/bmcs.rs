@@ -113,6 +113,12 @@ impl<'n> BmcClient<'n> {
         Ok(Self { link, facts, system: settings.system_id, patience })
     }
 
+    /// The same for a single look at the machine.
+    #[must_use]
+    pub(crate) fn for_one_look(self) -> Self {
+        Self { link: self.link.for_one_look(), ..self }
+    }
+
     /// The machine behind it.
     ///
     /// # Errors

@@ -263,3 +263,24 @@ async fn an_accepted_request_whose_body_breaks_off_is_accepted() {
 
     assert_eq!((answer.status.as_u16(), answer.body.len()), (202, 0));
 }
+
+/// 256 are few.
+#[tokio::test]
+async fn connections_for_one_look_are_kept_as_long_as_few_are_open() {
+    let connections = BmcConnections::new();
+    let mut bmcs = Vec::new();
+    for _ in 0..260 {
+        let bmc = TestBmc::start().await;
+        let link = bmc.link(&connections, json!({})).await.for_one_look();
+        assert_eq!(status(&link).await, 200);
+        bmcs.push(bmc);
+    }
+
+    // Each of the last four is closed after its answer.
+    for (number, bmc) in bmcs.iter().enumerate() {
+        bmc.has_connections(usize::from(number < 256)).await;
+    }
+    let link = bmcs[259].link(&connections, json!({})).await;
+    assert_eq!(status(&link).await, 200);
+    bmcs[259].has_connections(1).await;
+}

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use futures::stream::iter;
+use futures::stream::{Stream, unfold};
 use provision::{Event, Node, ProvisionState};
 use store::{ChangeError, log_store_failure};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -16,8 +16,15 @@ use uuid::Uuid;
 use super::context::WorkerContext;
 use super::verify;
 
-/// Ironic's `[conductor]sync_power_state_workers`.
-const AT_ONCE: usize = 8;
+/// Share of the interval over which the readings are spread.
+const SPREAD: f64 = 0.9;
+/// The most readings that begin in a second, if there is time for all of them.
+const CALM_RATE: f64 = 32.0;
+/// The time that a slow BMC takes for a reading, with the login and TLS.
+const SLOW_READING: Duration = Duration::from_secs(2);
+/// Readings at once: Ironic's `[conductor]sync_power_state_workers`, and what a process has descriptors for.
+const FEWEST_AT_ONCE: usize = 8;
+const MOST_AT_ONCE: usize = 512;
 
 pub(super) async fn run(context: WorkerContext, every: Duration, end: CancellationToken) {
     let mut silent = HashSet::new();
@@ -28,11 +35,52 @@ pub(super) async fn run(context: WorkerContext, every: Duration, end: Cancellati
             _ = look.tick() => {}
             () = end.cancelled() => return,
         }
-        let resting = context.nodes.index().all().into_iter().filter(|node| is_resting(node));
-        let looks = iter(resting).map(|node| look_at(&context, node.uuid));
-        let found: Vec<_> = looks.buffer_unordered(AT_ONCE).collect().await;
+        let all = context.nodes.index().all();
+        let resting: Vec<_> =
+            all.iter().filter(|node| is_resting(node)).map(|node| node.uuid).collect();
+        drop(all);
+        let (begun, count) = (Instant::now(), resting.len());
+        let pace = ReadingPace::of(count, every);
+        let looks = paced(resting, pace.gap).map(|node| look_at(&context, node));
+        let found: Vec<_> = looks.buffer_unordered(pace.at_once).collect().await;
         silent = note(&silent, found);
+        debug!(
+            machines = count,
+            silent = silent.len(),
+            secs = begun.elapsed().as_secs_f64(),
+            "read the power of the machines without work"
+        );
     }
+}
+
+/// How fast BMCs are read: evenly over the interval, so that other work has its part of the processor, of the database
+/// and of the network at any time.
+#[derive(Debug, PartialEq)]
+struct ReadingPace {
+    /// Time between the beginnings of two readings.
+    gap: Duration,
+    at_once: usize,
+}
+
+impl ReadingPace {
+    fn of(count: usize, every: Duration) -> Self {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
+        let gap = every.mul_f64(SPREAD) / count;
+        let gap = gap.min(Duration::from_secs_f64(1.0 / CALM_RATE));
+        let needed = SLOW_READING.as_secs_f64() / gap.as_secs_f64().max(f64::EPSILON);
+        let needed = needed.ceil().min(MOST_AT_ONCE as f64) as usize;
+        Self { gap, at_once: needed.max(FEWEST_AT_ONCE) }
+    }
+}
+
+/// The nodes, one after each gap. A delay is caught up.
+fn paced(nodes: Vec<Uuid>, gap: Duration) -> impl Stream<Item = Uuid> {
+    let ticks = interval(gap.max(Duration::from_nanos(1)));
+    unfold((nodes.into_iter(), ticks), |(mut nodes, mut ticks)| async move {
+        let node = nodes.next()?;
+        ticks.tick().await;
+        Some((node, (nodes, ticks)))
+    })
 }
 
 /// Whether the node has no work, and a BMC that has answered before.
@@ -94,4 +142,21 @@ fn note(before: &HashSet<Uuid>, found: Vec<Option<(Uuid, String)>>) -> HashSet<U
         info!(node.uuid = %node, "its BMC answers again");
     }
     now
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ten_thousand_bmcs_are_read_within_a_minute_and_a_few_at_a_calm_rate() {
+        let minute = Duration::from_secs(60);
+        let pace = |count| ReadingPace::of(count, minute);
+
+        assert!(pace(10_000).gap * 10_000 < minute);
+        assert_eq!(pace(10_000), ReadingPace { gap: Duration::from_micros(5_400), at_once: 371 });
+        assert_eq!(pace(100), ReadingPace { gap: Duration::from_micros(31_250), at_once: 64 });
+        assert_eq!(pace(0), pace(1));
+        assert_eq!(pace(1_000_000).at_once, MOST_AT_ONCE);
+    }
 }

@@ -31,7 +31,7 @@ pub(super) async fn power(
 
 async fn see_power(context: &WorkerContext, node: &Node) -> Result<Option<PowerState>, BmcError> {
     let recorder = &context.recorder;
-    let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?;
+    let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?.for_one_look();
     Ok(power_state(bmc.machine().await?.look().await?.power()))
 }
 
