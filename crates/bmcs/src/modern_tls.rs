@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, OtherError,
@@ -28,7 +29,8 @@ const KEPT_SESSIONS: usize = 1024;
 /// The trusted certificates cannot be used.
 pub(crate) fn tls_connector(trust: &LoadedTrust) -> Result<TlsConnector, WrongBmcSetting> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = trust.verifier(&provider)?;
+    let verifier =
+        BmcVerifier { trust: trust.verifier(&provider)?, provider: Arc::clone(&provider) };
     let builder = ClientConfig::builder_with_provider(provider);
     let builder = builder.with_safe_default_protocol_versions();
     let builder = builder.map_err(|error| {
@@ -36,7 +38,7 @@ pub(crate) fn tls_connector(trust: &LoadedTrust) -> Result<TlsConnector, WrongBm
     })?;
     let mut config = builder
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(ReportingVerifier(verifier)))
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     config.resumption = Resumption::in_memory_sessions(match trust {
         LoadedTrust::Fingerprint(_) => 1,
@@ -82,9 +84,13 @@ pub(crate) fn handshake_failure(error: &io::Error) -> ConnectFailure {
     }
 }
 
-/// Turns each refusal of a certificate into a [`CertificateRefusal`], which has its fingerprint.
+/// Turns each refusal of a certificate into a [`CertificateRefusal`], which has its fingerprint. Without a `trust`, it
+/// accepts every certificate, and so every proof of its possession: old BMCs have keys that rustls cannot check.
 #[derive(Debug)]
-struct ReportingVerifier(Arc<dyn ServerCertVerifier>);
+struct BmcVerifier {
+    trust: Option<Arc<dyn ServerCertVerifier>>,
+    provider: Arc<CryptoProvider>,
+}
 
 fn reported(shown: &CertificateDer<'_>, error: &rustls::Error) -> rustls::Error {
     let refusal = CertificateRefusal {
@@ -94,7 +100,7 @@ fn reported(shown: &CertificateDer<'_>, error: &rustls::Error) -> rustls::Error 
     CertificateError::Other(OtherError(Arc::new(refusal))).into()
 }
 
-impl ServerCertVerifier for ReportingVerifier {
+impl ServerCertVerifier for BmcVerifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -103,7 +109,8 @@ impl ServerCertVerifier for ReportingVerifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        self.0
+        let Some(trust) = &self.trust else { return Ok(ServerCertVerified::assertion()) };
+        trust
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
             .map_err(|error| reported(end_entity, &error))
     }
@@ -114,7 +121,8 @@ impl ServerCertVerifier for ReportingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
+        let Some(trust) = &self.trust else { return Ok(HandshakeSignatureValid::assertion()) };
+        trust
             .verify_tls12_signature(message, certificate, signature)
             .map_err(|error| reported(certificate, &error))
     }
@@ -125,12 +133,14 @@ impl ServerCertVerifier for ReportingVerifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0
+        let Some(trust) = &self.trust else { return Ok(HandshakeSignatureValid::assertion()) };
+        trust
             .verify_tls13_signature(message, certificate, signature)
             .map_err(|error| reported(certificate, &error))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        let own = || self.provider.signature_verification_algorithms.supported_schemes();
+        self.trust.as_ref().map_or_else(own, |trust| trust.supported_verify_schemes())
     }
 }

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use nix::libc::O_NONBLOCK;
+use rustls::RootCertStore;
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{DigitallySignedStruct, RootCertStore, SignatureScheme};
 use transport::tls::{CertificateFingerprint, TrustedCertificate};
 
 use crate::settings::{BmcTrust, WrongBmcSetting};
@@ -44,12 +44,12 @@ impl LoadedTrust {
         })
     }
 
-    /// The verifier for rustls.
+    /// The verifier for rustls; `None` if anything is trusted.
     pub(crate) fn verifier(
         &self,
         provider: &Arc<CryptoProvider>,
-    ) -> Result<Arc<dyn ServerCertVerifier>, WrongBmcSetting> {
-        Ok(match self {
+    ) -> Result<Option<Arc<dyn ServerCertVerifier>>, WrongBmcSetting> {
+        Ok(Some(match self {
             Self::Authorities => {
                 let verifier = WebPkiServerVerifier::builder_with_provider(
                     Arc::new(authorities()),
@@ -57,14 +57,14 @@ impl LoadedTrust {
                 );
                 verifier.build().map_err(|error| of_file(format!("cannot be used: {error}")))?
             }
-            Self::Anything => Arc::new(NoVerifier(Arc::clone(provider))),
+            Self::Anything => return Ok(None),
             Self::Fingerprint(fingerprint) => {
                 TrustedCertificate::Fingerprint(*fingerprint).verifier()
             }
             Self::Certificates(certificates) => {
                 TrustedCertificate::of_file(certificates.to_vec()).verifier()
             }
-        })
+        }))
     }
 }
 
@@ -116,45 +116,6 @@ fn open_regular(path: &Path) -> Result<File, String> {
         Ok(file)
     } else {
         Err(format!("cannot be used, {shown}: it is not a regular file"))
-    }
-}
-
-/// Accepts every certificate, and so every proof of its possession: old BMCs have keys that rustls cannot check.
-#[derive(Debug)]
-struct NoVerifier(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for NoVerifier {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use agent::identity::Certificate;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
-use redfish::emulator::{Emulator, NextBoot, Platform};
+use redfish::emulator::{Emulator, NextBoot};
 use reqwest::Client;
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -40,6 +40,8 @@ pub(crate) struct ScriptedMachine {
     pub(crate) certificate: Certificate,
     pub(crate) http: Client,
     pub(crate) report: SoakReport,
+    /// The time of its BMC.
+    begun: Instant,
     link: FirmwareLink,
     /// Notified when an image has arrived.
     image_arrived: Arc<Notify>,
@@ -104,7 +106,7 @@ impl ScriptedMachine {
             .unwrap();
         let mac = format!("52:54:00:50:a1:{number:02x}");
         let mut emulator = Emulator::new(bmc::USERNAME, bmc::PASSWORD);
-        emulator.add_system(bmc::SYSTEM, std::slice::from_ref(&mac), Platform::Generic);
+        emulator.add_system(bmc::SYSTEM, std::slice::from_ref(&mac), bmc::platform_of(number));
         Self {
             number,
             mac,
@@ -113,6 +115,7 @@ impl ScriptedMachine {
             certificate: Certificate::new(callback.ip()).unwrap(),
             http,
             report,
+            begun: Instant::now(),
             link,
             image_arrived,
             emulator: Mutex::new(emulator),
@@ -130,6 +133,9 @@ impl ScriptedMachine {
     pub(crate) fn power_on(self: &Arc<Self>, next: Option<NextBoot>) {
         let boot = self.inside().begin(next.as_ref(), false);
         self.report.count("machines switched on");
+        if next == Some(NextBoot::Usual) {
+            self.report.say(&format!("machine {} boots from its empty disk", self.number));
+        }
         let machine = Arc::clone(self);
         let running = tokio::spawn(async move { machine.live(boot, next).await });
         self.inside().running = Some(running.abort_handle());
@@ -170,6 +176,19 @@ impl ScriptedMachine {
     /// Sets whether the machine has an instance and must be left alone.
     pub(crate) fn has_instance(&self, has: bool) {
         self.inside().has_instance = has;
+    }
+
+    /// The time since the start of its BMC.
+    pub(crate) fn uptime(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// Checks that its BMC has nothing of the boots.
+    pub(crate) fn judge_bmc(&self) {
+        let mut emulator = self.emulator();
+        for left in bmc::left_by_boots(&mut emulator, self.number, &self.mac) {
+            self.report.broke(format!("machine {}: its BMC keeps {left}", self.number));
+        }
     }
 
     /// The state of its BMC.
@@ -244,7 +263,7 @@ impl ScriptedMachine {
             return None;
         }
         self.report.count("machines that restarted by themselves");
-        let next = emulator.starts(bmc::SYSTEM, Duration::ZERO);
+        let next = emulator.starts(bmc::SYSTEM, self.uptime());
         Some((inside.begin(next.as_ref(), true), next))
     }
 

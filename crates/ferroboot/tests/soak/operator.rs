@@ -118,7 +118,7 @@ impl ScriptedOperator {
             "redfish_address": format!("http://{}", self.bmc),
             "redfish_username": bmc::USERNAME,
             "redfish_password": bmc::PASSWORD,
-            "redfish_system_id": "/redfish/v1/Systems/1",
+            "redfish_system_id": bmc::platform_of(self.machine.number).system_path(bmc::SYSTEM),
         });
         let kind = BootKind::of(self.machine.number);
         if kind == BootKind::OwnImage {

@@ -66,6 +66,7 @@ enum FaultKind {
     Kill,
     Disk,
     Database,
+    /// The link to a BMC, or the BMC.
     BmcLink,
     AgentLink,
     Flood,
@@ -179,6 +180,7 @@ struct SoakWorld {
     image_arrived: Arc<Notify>,
     probe: PortProbe,
     faults: FaultLog,
+    machines: Vec<Arc<ScriptedMachine>>,
     to_bmcs: Vec<FaultyRelay>,
     to_agents: Vec<FaultyRelay>,
     to_boot: FaultyRelay,
@@ -232,6 +234,7 @@ pub(crate) async fn soak(plan: &SoakPlan) -> SoakReport {
         link,
         image_arrived: Arc::default(),
         faults: FaultLog::default(),
+        machines: Vec::new(),
         to_bmcs: Vec::new(),
         to_agents: Vec::new(),
         to_boot: FaultyRelay::start(at(BOOT_RELAY), at("127.0.0.1:8080")).await,
@@ -267,6 +270,7 @@ impl SoakWorld {
             self.to_agents.push(FaultyRelay::start(callback, at_agent).await);
             let at_bmc = SocketAddr::from((Ipv4Addr::new(127, 4, 0, number), 8_000));
             bmc::start(at_bmc, Arc::clone(&machine)).await;
+            self.machines.push(Arc::clone(&machine));
             let bmc = SocketAddr::from((Ipv4Addr::LOCALHOST, port + 1_000));
             self.to_bmcs.push(FaultyRelay::start(bmc, at_bmc).await);
             operators.push(Arc::new(ScriptedOperator::new(
@@ -325,6 +329,7 @@ impl SoakWorld {
                 ));
             }
             operator.judge_rest().await;
+            operator.machine.judge_bmc();
         }
         self.restart_in_order().await;
         watcher.abort();
@@ -349,7 +354,8 @@ impl SoakWorld {
         sleep(Duration::from_millis(pause)).await;
         match self.random.random_range(0..100) {
             0..35 if !self.companions.is_empty() => self.kill_companion().await,
-            0..70 => self.kill().await,
+            0..58 => self.kill().await,
+            58..70 => self.faulty_bmc().await,
             70..72 => self.restart_in_order().await,
             72..77 => self.disk_full().await,
             77..83 if self.has_postgres => self.restart_database().await,
@@ -497,6 +503,25 @@ impl SoakWorld {
         self.to_bmcs[number].set(fault);
         sleep(Duration::from_millis(self.random.random_range(500..3_000))).await;
         self.to_bmcs[number].set(RelayFault::None);
+        self.faults.ends(injected);
+    }
+
+    /// A BMC with a fault, or whose sessions all end.
+    async fn faulty_bmc(&mut self) {
+        let number = self.random.random_range(0..self.machines.len());
+        let machine = Arc::clone(&self.machines[number]);
+        if self.random.random_bool(0.2) {
+            self.report.count("BMCs that ended all sessions");
+            bmc::end_sessions(&mut machine.emulator(), machine.uptime());
+            return;
+        }
+        let rule = bmc::some_fault(&mut self.random);
+        let injected = self.faults.begins(FaultKind::BmcLink, Some(machine.number));
+        self.report.count("faults of a BMC");
+        self.report.say(&format!("the BMC of machine {} has {rule:?}", machine.number));
+        machine.emulator().set_faults(vec![rule]);
+        sleep(Duration::from_millis(self.random.random_range(500..5_000))).await;
+        machine.emulator().set_faults(Vec::new());
         self.faults.ends(injected);
     }
 
