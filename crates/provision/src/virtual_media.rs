@@ -147,9 +147,17 @@ pub(crate) fn is_image_read(events: &[BootEvent], now: Timestamp) -> bool {
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     });
-    let last =
-        since_on.iter().rev().find(|event| is_iso_fetch(&event.what) || is_power_on(&event.what));
-    shown.unwrap_or_else(|| last.is_some_and(|last| last.at + COPY_BOOTS <= now))
+    let begin = copied_at(events).map(|copied| copied.max(events[on].at));
+    shown.unwrap_or_else(|| begin.is_some_and(|begin| begin + COPY_BOOTS <= now))
+}
+
+/// The time at which a BMC first had the whole image. It may fetch the image again at each start of the machine.
+fn copied_at(events: &[BootEvent]) -> Option<Timestamp> {
+    let fetches: Vec<_> = events.iter().filter(|it| is_iso_fetch(&it.what)).cloned().collect();
+    let lengths: Vec<_> = (1..=fetches.len()).collect();
+    let lacks_some =
+        |length: &usize| !iso_bytes(&fetches[..*length]).is_some_and(FetchedBytes::are_all);
+    fetches.get(lengths.partition_point(lacks_some)).map(|last| last.at)
 }
 
 fn has_system(FetchedBytes { bytes, total }: FetchedBytes) -> bool {
@@ -355,6 +363,8 @@ mod tests {
             assert!(is_read_after(0, &then("OSBootStarted")));
             assert!(is_read_after(60, &then("SystemHardwareInitializationComplete")));
         }
+        let again = BootEvent { at: Timestamp::from_second(50).unwrap(), ..copy() };
+        assert!(is_read_after(60, &[copy(), power_on(), again]), "each start may make a copy");
         assert!(!is_read_after(900, &[whole()]), "the machine is off");
         assert!(!is_read_after(900, &[shows("OSRunning"), whole()]));
     }
