@@ -4,10 +4,21 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bios_change::BiosChange;
+
 /// Something that a BMC shows of a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "shows")]
 pub enum BmcObservation {
+    /// BIOS attributes, otherwise than a step wants them: it stages the changes for a reset.
+    BiosStaged {
+        /// The path of the BIOS settings resource.
+        settings: String,
+        /// The changes.
+        changes: Vec<BiosChange>,
+    },
+    /// BIOS attributes as a step wants them.
+    BiosAsWanted,
     /// The boot, otherwise than it was set, without harm.
     ReadBack {
         /// The difference, in a sentence.
@@ -52,7 +63,13 @@ pub enum BmcObservation {
 impl BmcObservation {
     /// The texts of the BMC.
     pub fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let mut changed: &mut [BiosChange] = &mut [];
         let texts = match self {
+            Self::BiosStaged { settings, changes } => {
+                changed = changes;
+                [Some(settings), None, None]
+            }
+            Self::BiosAsWanted => [None, None, None],
             Self::ReadBack { warning } => [Some(warning), None, None],
             Self::BootProgress { state, oem_state, .. } => [Some(state), oem_state.as_mut(), None],
             Self::PostState { state } => [Some(state), None, None],
@@ -61,7 +78,9 @@ impl BmcObservation {
             }
             Self::Job { job, state, message } => [Some(job), Some(state), Some(message)],
         };
-        texts.into_iter().flatten()
+        let changed =
+            changed.iter_mut().flat_map(|it| [&mut it.attribute, &mut it.from, &mut it.to]);
+        texts.into_iter().flatten().chain(changed)
     }
 
     /// Whether the machine runs a system, as BootProgress and PostState say: `None` if they do not. Firmware that stops at
@@ -74,7 +93,11 @@ impl BmcObservation {
                 state => state,
             },
             Self::PostState { state } => state,
-            Self::ReadBack { .. } | Self::LogEntry { .. } | Self::Job { .. } => return None,
+            Self::BiosStaged { .. }
+            | Self::BiosAsWanted
+            | Self::ReadBack { .. }
+            | Self::LogEntry { .. }
+            | Self::Job { .. } => return None,
         };
         match state {
             "OSBootStarted" | "OSRunning" | "OsIsRunning" | "FinishedPost" => Some(true),
@@ -110,6 +133,16 @@ impl BmcObservation {
 impl fmt::Display for BmcObservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::BiosStaged { settings, changes } => {
+                write!(f, "BIOS attributes are changed at {settings}, for the next reset:")?;
+                let mut between = "";
+                changes.iter().try_for_each(|change| {
+                    write!(f, "{between} {change}")?;
+                    between = ",";
+                    Ok(())
+                })
+            }
+            Self::BiosAsWanted => f.write_str("the BIOS attributes are as wanted"),
             Self::ReadBack { warning } => f.write_str(warning),
             Self::BootProgress { state, oem_state, last_boot_secs } => {
                 write!(f, "the BMC shows BootProgress {state}")?;

@@ -1,9 +1,12 @@
-//! Properties of a machine: MAC addresses, architecture, kinds of DHCP clients, purposes of calls to its BMC, HTTP methods.
+//! Properties of a machine: MAC addresses, architecture, kinds of DHCP clients, purposes of calls to its BMC, HTTP methods,
+//! boot modes and BIOS attributes.
 //!
 //! All crates share these types. Everything here is a function of its arguments.
 
 pub mod architecture;
+pub mod bios_change;
 pub mod bmc_observation;
+pub mod boot_mode;
 pub mod boot_way;
 pub mod client_kind;
 pub mod http_method;
@@ -11,7 +14,9 @@ pub mod mac;
 pub mod redfish_purpose;
 
 pub use architecture::{ClientArchitecture, CpuArch, NoSuchCpuArch};
+pub use bios_change::BiosChange;
 pub use bmc_observation::BmcObservation;
+pub use boot_mode::{BootMode, ShownBootMode};
 pub use boot_way::{BootChange, BootWayKind};
 pub use client_kind::ClientKind;
 pub use http_method::HttpMethod;

@@ -44,6 +44,10 @@ pub enum RedfishPurpose {
     ReadVirtualMedia,
     /// Set the boot mode.
     SetBootMode,
+    /// Read the state of Secure Boot.
+    ReadSecureBoot,
+    /// Switch Secure Boot on or off.
+    SetSecureBoot,
     /// Set BIOS attributes.
     SetBios,
     /// Set the boot order.
@@ -86,6 +90,8 @@ impl fmt::Display for RedfishPurpose {
             Self::ReadActionInfo => "look at the reset types",
             Self::ReadVirtualMedia => "look at the virtual media",
             Self::SetBootMode => "change of the boot mode",
+            Self::ReadSecureBoot => "look at Secure Boot",
+            Self::SetSecureBoot => "change of Secure Boot",
             Self::SetBios => "change of BIOS attributes",
             Self::SetBootOrder => "boot order",
             Self::RestoreBootOrder => "restoring of the boot order",

@@ -5,7 +5,7 @@ use provision::image::CONFIG_DRIVE;
 use provision::limits::{CLEAN_STEPS_LIMIT, Excess, FreeFormSize, MAX_CLEAN_STEPS, NODE_LIMIT};
 use provision::state::PowerTarget;
 use provision::steps::ProcedureStep;
-use provision::{Event, Node, Verb, VerbRequest};
+use provision::{BmcStep, Event, Node, Verb, VerbRequest};
 use serde_json::{Value, json};
 use thiserror::Error;
 use uuid::Uuid;
@@ -127,6 +127,9 @@ pub enum BadTarget {
     /// The target does not accept a config drive.
     #[error("Adding a config drive is only supported when setting provision state to {0}")]
     NoConfigDrive(&'static str),
+    /// A step needs the ramdisk, which `disable_ramdisk` forbids.
+    #[error("the step {0} needs the ramdisk, which disable_ramdisk forbids")]
+    NeedsRamdisk(String),
     /// `disable_ramdisk` belongs to `clean` and `service` only.
     #[error("disable_ramdisk is supported only with manual cleaning or servicing")]
     NoRamdiskToDisable,
@@ -170,6 +173,11 @@ pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, B
     if *verb == Verb::Clean {
         let steps = given(body, "clean_steps").ok_or(BadTarget::NoSteps)?;
         request.steps = clean_steps(steps)?;
+        if given(body, "disable_ramdisk").and_then(as_boolean) == Some(true)
+            && let Some(step) = request.steps.iter().find(|step| !BmcStep::is_one(step))
+        {
+            return Err(BadTarget::NeedsRamdisk(step.name()));
+        }
     }
     if let Some(config_drive) = given(body, "configdrive").filter(|value| !is_empty(value)) {
         request.config_drive = Some(fitting_config_drive(node, config_drive)?);
@@ -232,8 +240,7 @@ pub(crate) fn as_boolean(value: &Value) -> Option<bool> {
     }
 }
 
-/// Refuses arguments of other verbs, and unsupported ones. Cleans always run in the ramdisk, with explicit steps;
-/// deployments from a URL have no steps.
+/// Refuses arguments of other verbs, and unsupported ones. Deployments from a URL have no steps.
 fn refuse_what_is_elsewhere(body: &Object, verb: Verb, version: Version) -> Result<(), BadTarget> {
     // As in Python, an empty value counts as absent.
     let has = |argument: &str| given(body, argument).is_some_and(|value| !is_empty(value));
@@ -250,8 +257,7 @@ fn refuse_what_is_elsewhere(body: &Object, verb: Verb, version: Version) -> Resu
     match given(body, "disable_ramdisk").and_then(as_boolean) {
         Some(_) if verb != Verb::Clean => return Err(BadTarget::NoRamdiskToDisable),
         Some(_) if !version.has(since::DISABLE_RAMDISK) => return Err(BadTarget::Newer),
-        Some(true) => return Err(BadTarget::Unsupported("disable_ramdisk")),
-        Some(false) | None => {}
+        Some(_) | None => {}
     }
     if has("clean_steps") && verb != Verb::Clean {
         return Err(BadTarget::Misplaced { argument: "clean_steps", verbs: "clean" });
@@ -326,14 +332,18 @@ fn clean_step(step: &Value) -> Result<ProcedureStep, BadTarget> {
         Some(Value::Object(args)) => args.clone(),
         Some(other) => return Err(bad_step(other, "is not of type 'object'")),
     };
-    Ok(ProcedureStep {
+    let step = ProcedureStep {
         interface: step_interface(field("interface")?)?,
         step: step_name(field("step")?)?,
         args,
         priority: 0,
         reboot_requested: false,
         abortable: false,
-    })
+    };
+    match BmcStep::of(&step) {
+        Some(Err(bad)) => Err(BadTarget::Steps(bad.to_string())),
+        Some(Ok(_)) | None => Ok(step),
+    }
 }
 
 fn is_digits(text: &str) -> bool {
@@ -409,11 +419,12 @@ fn target<'a>(body: &'a Value, arguments: &[&str]) -> Result<(&'a Object, &'a st
 }
 
 /// The body, and the required text `argument` of it.
-pub(crate) fn text_argument<'a>(
+/// The body, an object with these arguments alone; `argument` is the one that must be there.
+pub(crate) fn object_argument<'a>(
     body: &'a Value,
     argument: &'static str,
     arguments: &[&str],
-) -> Result<(&'a Object, &'a str), BadTarget> {
+) -> Result<&'a Object, BadTarget> {
     let object = match body {
         Value::Object(object) => object,
         Value::Null => return Err(BadTarget::Absent(argument)),
@@ -425,6 +436,16 @@ pub(crate) fn text_argument<'a>(
     if let Some(name) = object.keys().find(|name| !arguments.contains(&name.as_str())) {
         return Err(BadTarget::Unexpected(name.clone()));
     }
+    Ok(object)
+}
+
+/// The same with an argument that must be a text.
+pub(crate) fn text_argument<'a>(
+    body: &'a Value,
+    argument: &'static str,
+    arguments: &[&str],
+) -> Result<(&'a Object, &'a str), BadTarget> {
+    let object = object_argument(body, argument, arguments)?;
     match object.get(argument) {
         Some(Value::String(text)) => Ok((object, text)),
         Some(Value::Null) | None => Err(BadTarget::Absent(argument)),
@@ -441,6 +462,8 @@ pub(crate) fn given<'a>(body: &'a Object, name: &str) -> Option<&'a Value> {
 
 #[cfg(test)]
 mod tests {
+    use provision::steps::StepRun;
+
     use super::*;
 
     fn node() -> Node {
@@ -449,6 +472,18 @@ mod tests {
 
     fn ask(body: Value) -> Result<Event, String> {
         provision(&node(), &body, Version::MAX).map_err(|refused| refused.to_string())
+    }
+
+    #[test]
+    fn the_daemons_own_steps_are_checked_when_they_are_asked_for_and_need_no_ramdisk() {
+        let clean = |step: Value| json!({ "target": "clean", "disable_ramdisk": true, "clean_steps": [step] });
+        let own = json!({ "interface": "bios", "step": "enable_http_boot" });
+        let Ok(Event::VerbAsked(asked)) = ask(clean(own)) else { panic!("it is refused") };
+        assert!(!StepRun { steps: asked.steps, ..StepRun::default() }.needs_agent());
+
+        let wrong = json!({ "interface": "bios", "step": "enable_http_boot", "args": { "x": 1 } });
+        let words = ask(clean(wrong)).unwrap_err();
+        assert!(words.contains("takes no argument but ip_version"), "{words}");
     }
 
     #[test]
@@ -543,7 +578,9 @@ mod tests {
                 json!({ "target": "clean", "clean_steps": [
                     { "interface": "deploy", "step": "x", "execute_on_child_nodes": true },
                 ] }),
-                json!({ "target": "clean", "disable_ramdisk": true }),
+                json!({ "target": "clean", "disable_ramdisk": true, "clean_steps": [
+                    { "interface": "deploy", "step": "erase_devices" },
+                ] }),
                 json!({ "target": "clean", "configdrive": { "meta_data": {} } }),
                 json!({ "target": "clean", "rescue_password": "x" }),
                 json!({ "target": "provide", "clean_steps": [step("deploy", "x")] }),

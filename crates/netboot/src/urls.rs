@@ -105,6 +105,12 @@ impl Urls {
         self.set(node, family).or_else(at).ok_or(Unreachable)
     }
 
+    /// The URL before `/boot/` for the machine of `node`, on an unknown network; `None` if none is known.
+    #[must_use]
+    pub fn base_of(&self, node: &Node) -> Option<Url> {
+        Url::parse(&self.base_over(node, IpFamily::V4).ok()?).ok()
+    }
+
     /// Checks that a boot URL for the machine of `node` is known, on an unknown network.
     ///
     /// # Errors

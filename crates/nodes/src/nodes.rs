@@ -187,7 +187,23 @@ impl Nodes {
     #[must_use]
     pub fn as_booting(&self, node: &Node, event: &Event) -> Option<Node> {
         let outcome = step(node, event, &self.context()).ok()?;
-        matches!(outcome.work, Some(Work::Boot { .. })).then_some(outcome.node)
+        let boots = match outcome.work {
+            Some(Work::Boot { .. }) => true,
+            // The ramdisk boots after the daemon's own steps, if others follow.
+            Some(Work::RunBmcStep { .. }) => {
+                outcome.node.live_attempt().is_some_and(|attempt| attempt.run.needs_agent())
+            }
+            Some(
+                Work::Verify
+                | Work::AskSteps { .. }
+                | Work::RunStep { .. }
+                | Work::CheckStep { .. }
+                | Work::TearDown { .. }
+                | Work::SetPower { .. },
+            )
+            | None => false,
+        };
+        boots.then_some(outcome.node)
     }
 
     /// The outcome of an event, without saving it. For events that any client can send: most are refused or change

@@ -290,7 +290,12 @@ pub fn bootable(node: &Node) -> Option<&Attempt> {
         (Position::In(procedure, Stage::AtWork | Stage::Waiting), boots) => {
             procedure == attempt.procedure
                 && match boots {
-                    Boots::Ramdisk => attempt.agent.is_none(),
+                    // A step of the daemon's own resets the machine, which then boots as usual.
+                    Boots::Ramdisk => {
+                        let run = &attempt.run;
+                        let is_due = !run.is_at_bmc_step() && !run.is_over_without_agent();
+                        attempt.agent.is_none() && is_due
+                    }
                     Boots::Instance => true,
                     Boots::Nothing => false,
                 }

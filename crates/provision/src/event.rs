@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use hardware::ShownBootMode;
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,10 +23,12 @@ pub enum Event {
     PowerAsked(PowerTarget),
     /// The BMC's power state was read or changed.
     PowerSeen(PowerState),
+    /// The BMC's boot mode and Secure Boot were read or changed.
+    BootModeSeen(ShownBootMode),
     /// A change of the power state failed.
     PowerFailed(String),
-    /// The BMC answered; with the power state, if it shows one.
-    Verified(Option<PowerState>),
+    /// The BMC answered; with the power state, if it shows one, and the boot mode.
+    Verified(Option<PowerState>, ShownBootMode),
     /// The BMC did not answer, or does not support it.
     VerifyFailed(String),
     /// The BMC has its boot override and the machine is on.
@@ -109,6 +112,24 @@ pub enum Event {
     AgentSilent {
         /// The attempt.
         attempt: Uuid,
+        /// The reason.
+        reason: String,
+    },
+    /// A step of the daemon's own succeeded.
+    BmcStepDone {
+        /// The attempt.
+        attempt: Uuid,
+        /// Index into [`crate::steps::StepRun::steps`].
+        index: usize,
+        /// Whether it reset the machine.
+        reset: bool,
+    },
+    /// A step of the daemon's own failed.
+    BmcStepFailed {
+        /// The attempt.
+        attempt: Uuid,
+        /// Index into [`crate::steps::StepRun::steps`].
+        index: usize,
         /// The reason.
         reason: String,
     },
@@ -219,6 +240,13 @@ pub enum Work {
         /// Index into [`crate::steps::StepRun::steps`].
         index: usize,
     },
+    /// Carry out the current step at the BMC.
+    RunBmcStep {
+        /// The attempt.
+        attempt: Uuid,
+        /// Index into [`crate::steps::StepRun::steps`].
+        index: usize,
+    },
     /// Read the progress of the current step.
     CheckStep {
         /// The attempt.
@@ -246,6 +274,7 @@ impl Work {
             Self::Boot { attempt }
             | Self::AskSteps { attempt }
             | Self::RunStep { attempt, .. }
+            | Self::RunBmcStep { attempt, .. }
             | Self::CheckStep { attempt, .. }
             | Self::TearDown { attempt } => Some(*attempt),
             Self::Verify | Self::SetPower { .. } => None,
@@ -260,6 +289,7 @@ impl Work {
             Self::Boot { .. } => "boot",
             Self::AskSteps { .. } => "ask steps",
             Self::RunStep { .. } => "run step",
+            Self::RunBmcStep { .. } => "run BMC step",
             Self::CheckStep { .. } => "check step",
             Self::TearDown { .. } => "tear down",
             Self::SetPower { .. } => "set power",
@@ -267,7 +297,7 @@ impl Work {
     }
 }
 
-/// The progress of a [`Work::Boot`], recorded before each call that changes something.
+/// The progress of a [`Work::Boot`], or of a [`Work::RunBmcStep`] with its reset, recorded before each call that changes something.
 ///
 /// A later claim of the work reads from it whether a running machine was switched on for this attempt, and so never
 /// cuts the power of a live agent.
@@ -279,7 +309,7 @@ pub enum BootPhase {
     Untouched,
     /// The power-off was made, or was about to be.
     PoweringOff,
-    /// The machine was seen off; the override was sent, or was about to be.
+    /// The machine was seen off; the override, or the BIOS attributes, were sent, or were about to be.
     Overriding,
     /// The override was verified; the reset was sent, or was about to be.
     PoweringOn,

@@ -6,6 +6,7 @@
 pub mod addresses;
 pub mod agent_extension;
 pub mod artifact;
+pub mod bmc_step;
 pub mod boot;
 pub mod boot_interface;
 pub mod config_drive;
@@ -22,6 +23,7 @@ pub mod node_secrets;
 pub mod policy;
 pub mod position;
 pub mod procedure;
+mod procedure_step;
 pub mod refused;
 pub mod secrets;
 pub mod state;
@@ -38,6 +40,7 @@ pub mod virtual_media;
 
 pub use agent_extension::AgentExtension;
 pub use artifact::Artifact;
+pub use bmc_step::BmcStep;
 pub use boot::boot_for;
 pub use boot_interface::BootInterface;
 pub use diagnosis::diagnose;

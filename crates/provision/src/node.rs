@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hardware::{CpuArch, Mac, NoSuchCpuArch};
+use hardware::{BootMode, CpuArch, Mac, NoSuchCpuArch, ShownBootMode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -39,6 +39,12 @@ pub struct Node {
     pub power_state: Option<PowerState>,
     /// The requested power state, while a change is under way.
     pub target_power_state: Option<PowerState>,
+    /// The boot mode that the BMC last showed; `None` if it shows none.
+    #[serde(default)]
+    pub boot_mode: Option<BootMode>,
+    /// Whether the BMC last showed Secure Boot enabled; `None` if it does not show it.
+    #[serde(default)]
+    pub secure_boot: Option<bool>,
     /// The boot interface.
     pub boot_interface: BootInterface,
     /// Set by an operator, or by a failure together with `fault`.
@@ -85,6 +91,8 @@ impl Node {
             provision_updated_at: None,
             power_state: None,
             target_power_state: None,
+            boot_mode: None,
+            secure_boot: None,
             boot_interface: BootInterface::default(),
             maintenance: false,
             maintenance_reason: None,
@@ -105,6 +113,12 @@ impl Node {
     #[must_use]
     pub fn live_attempt(&self) -> Option<&Attempt> {
         self.attempt.as_ref().filter(|attempt| attempt.ended_at.is_none())
+    }
+
+    /// The boot mode and Secure Boot, as the BMC last showed them.
+    #[must_use]
+    pub fn shown_boot_mode(&self) -> ShownBootMode {
+        ShownBootMode { boot_mode: self.boot_mode, secure_boot: self.secure_boot }
     }
 
     /// Whether a boolean field in [`Node::kept`] is true.

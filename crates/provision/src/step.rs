@@ -3,9 +3,11 @@
 //! Pure and total: a pair without a transition is [`Refused`] with a reason, and changes nothing. `tests/snapshots`
 //! holds the table of all pairs on one page.
 //!
-//! `verbs` decides clients' requests, `machine` events of BMCs and machines, `agent` calls of agents.
+//! `verbs` decides clients' requests, `machine` events of BMCs and machines, `agent` calls of agents, `bmc_steps` results of
+//! the daemon's own steps.
 
 mod agent;
+mod bmc_steps;
 mod machine;
 mod verbs;
 
@@ -60,8 +62,9 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
         Event::VerbAsked(request) => transition.verb_asked(request),
         Event::PowerAsked(target) => transition.power_asked(*target),
         Event::PowerSeen(power) => Ok(transition.power_seen(*power)),
+        Event::BootModeSeen(modes) => Ok(transition.boot_mode_seen(*modes)),
         Event::PowerFailed(reason) => Ok(transition.power_failed(reason)),
-        Event::Verified(power) => transition.verified(*power),
+        Event::Verified(power, modes) => transition.verified(*power, *modes),
         Event::VerifyFailed(reason) => transition.verify_failed(reason),
         Event::Booting { attempt } => transition.booting(*attempt),
         Event::BootFailed { attempt, reason } => transition.boot_failed(*attempt, reason),
@@ -83,6 +86,12 @@ pub fn step(node: &Node, event: &Event, context: &Context) -> Result<Outcome, Re
         Event::StepFailed { attempt, failure } => transition.step_failed(*attempt, failure),
         Event::StepStillRuns { attempt } => transition.step_still_runs(*attempt),
         Event::AgentSilent { attempt, reason } => transition.agent_silent(*attempt, reason),
+        Event::BmcStepDone { attempt, index, reset } => {
+            transition.bmc_step_done(*attempt, *index, *reset)
+        }
+        Event::BmcStepFailed { attempt, index, reason } => {
+            transition.bmc_step_failed(*attempt, *index, reason)
+        }
         Event::TornDown { attempt } => transition.torn_down(*attempt),
         Event::TearDownFailed { attempt, reason } => transition.tear_down_failed(*attempt, reason),
         Event::Tick { silence, why } => Ok(transition.tick(*silence, why.clone())),
@@ -152,6 +161,9 @@ impl Transition<'_> {
         let follows = self.before.attempt.as_ref().map(|before| before.id);
         self.node.attempt = Some(Attempt { run, follows, ..begun });
         self.enter(row.procedure, Stage::AtWork, to, None);
+        if self.attempt().run.is_at_bmc_step() {
+            return self.run_bmc_step();
+        }
         self.then(Work::Boot { attempt: id })
     }
 
@@ -160,7 +172,7 @@ impl Transition<'_> {
         if !self.cleans_automatically() {
             return self.rest(to);
         }
-        let run = StepRun { automated: true, ..StepRun::default() };
+        let run = StepRun::automated(self.context.policy.enable_http_boot_priority);
         self.begin_boot(Procedure::Clean.row(), run, to)
     }
 
@@ -169,7 +181,16 @@ impl Transition<'_> {
     }
 
     /// Boots the machine again within the attempt, with a new token that the former agent does not have.
-    fn boot_again(mut self, reason: TransitionReason) -> Outcome {
+    fn boot_again(self, reason: TransitionReason) -> Outcome {
+        self.boot_within_attempt(Some(reason))
+    }
+
+    /// Boots the ramdisk after a step of the daemon's own.
+    fn boot_after_bmc_step(self) -> Outcome {
+        self.boot_within_attempt(None)
+    }
+
+    fn boot_within_attempt(mut self, reason: Option<TransitionReason>) -> Outcome {
         let token = self.context.fresh.agent_token.clone();
         let attempt = self.attempt();
         attempt.agent_token = token;
@@ -181,7 +202,7 @@ impl Transition<'_> {
         attempt.run.settled_commands.clear();
         let id = attempt.id;
         self.node.current_step = None;
-        self.go_on(Stage::AtWork, Some(reason));
+        self.go_on(Stage::AtWork, reason);
         self.then(Work::Boot { attempt: id })
     }
 

@@ -1,40 +1,10 @@
 //! Steps of procedures: the operator's request, the agent's list, and the selection.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// One step of a procedure, in the words of the APIs of Ironic and of the agent.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ProcedureStep {
-    /// The interface: `deploy` for all steps of the agent.
-    pub interface: String,
-    /// Its name.
-    pub step: String,
-    /// Arguments.
-    #[serde(default, skip_serializing_if = "Map::is_empty")]
-    pub args: Map<String, Value>,
-    /// Automated cleaning runs those above zero, highest first.
-    #[serde(default)]
-    pub priority: i64,
-    /// Whether the machine must reboot after the step.
-    #[serde(default)]
-    pub reboot_requested: bool,
-    /// Whether `abort` is safe during the step.
-    #[serde(default)]
-    pub abortable: bool,
-}
-
-impl ProcedureStep {
-    /// `deploy.erase_devices_metadata`.
-    #[must_use]
-    pub fn name(&self) -> String {
-        format!("{}.{}", self.interface, self.step)
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.interface == other.interface && self.step == other.step
-    }
-}
+use crate::bmc_step::BmcStep;
+pub use crate::procedure_step::ProcedureStep;
 
 /// The progress of a procedure's steps.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,6 +24,32 @@ pub struct StepRun {
 }
 
 impl StepRun {
+    /// The steps of an automated clean that are known before its agent reports its own: those of the daemon, which the
+    /// boot of the ramdisk may need.
+    pub(crate) fn automated(enable_http_boot_priority: u32) -> Self {
+        let http_boot = (enable_http_boot_priority > 0)
+            .then(|| BmcStep::automated_http_boot(enable_http_boot_priority));
+        Self { automated: true, steps: http_boot.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Whether a step needs the ramdisk's agent, or its list may have one.
+    #[must_use]
+    pub fn needs_agent(&self) -> bool {
+        self.automated || self.steps.is_empty() || !self.steps.iter().all(BmcStep::is_one)
+    }
+
+    /// Whether the current or next step is the daemon's own.
+    #[must_use]
+    pub fn is_at_bmc_step(&self) -> bool {
+        self.current().is_some_and(BmcStep::is_one)
+    }
+
+    /// Whether all steps are done without an agent.
+    #[must_use]
+    pub fn is_over_without_agent(&self) -> bool {
+        !self.needs_agent() && self.current().is_none()
+    }
+
     /// The current or next step.
     #[must_use]
     pub fn current(&self) -> Option<&ProcedureStep> {
@@ -75,7 +71,7 @@ pub struct StepNotOffered {
 /// Number of the agent's steps that are named beside a step that it does not have.
 const MOST_OFFERED: usize = 32;
 
-/// The steps to run, in order, from the request and the agent's list.
+/// The steps to run, in order, from the request and the agent's list. The daemon's own steps are in no list, and stay.
 ///
 /// # Errors
 /// The first requested step that the agent does not have.
@@ -83,7 +79,12 @@ pub fn choose(
     run: &StepRun,
     offers: &[ProcedureStep],
 ) -> Result<Vec<ProcedureStep>, StepNotOffered> {
-    if run.automated { Ok(by_priority(offers)) } else { asked_for(&run.steps, offers) }
+    if run.automated {
+        let own = run.steps.iter().filter(|step| BmcStep::is_one(step)).cloned();
+        Ok(own.chain(by_priority(offers)).collect())
+    } else {
+        asked_for(&run.steps, offers)
+    }
 }
 
 fn by_priority(offers: &[ProcedureStep]) -> Vec<ProcedureStep> {
@@ -100,6 +101,7 @@ fn asked_for(
     steps
         .iter()
         .map(|asked| match offers.iter().find(|offer| offer.is(asked)) {
+            _ if BmcStep::is_one(asked) => Ok(asked.clone()),
             Some(offer) => Ok(ProcedureStep { args: asked.args.clone(), ..offer.clone() }),
             None => Err(not_offered(asked, offers)),
         })
@@ -114,6 +116,8 @@ fn not_offered(asked: &ProcedureStep, offers: &[ProcedureStep]) -> StepNotOffere
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
 
     fn step(name: &str, priority: i64) -> ProcedureStep {
@@ -149,6 +153,20 @@ mod tests {
         assert_eq!(chosen[0].step, "erase_devices");
         assert_eq!(chosen[0].args["force"], true);
         assert_eq!(chosen[1], step("metadata", 99));
+    }
+
+    #[test]
+    fn the_daemons_own_steps_are_kept_in_their_place_whatever_the_agent_has() {
+        let own = BmcStep::automated_http_boot(10);
+        let manual =
+            StepRun { steps: vec![step("metadata", 0), own.clone()], ..StepRun::default() };
+
+        let chosen = choose(&manual, &[step("metadata", 99)]).unwrap();
+        let automated = choose(&StepRun::automated(10), &[step("metadata", 99)]).unwrap();
+
+        assert_eq!(chosen, [step("metadata", 99), own.clone()]);
+        assert_eq!(automated, [own, step("metadata", 99)]);
+        assert_eq!(StepRun::automated(0).steps, []);
     }
 
     #[test]

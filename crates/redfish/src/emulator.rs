@@ -14,6 +14,7 @@ mod patch;
 mod platforms;
 mod response;
 mod routes;
+mod secure_boot;
 mod sessions;
 mod tree;
 mod vendor;
@@ -234,6 +235,7 @@ impl Emulator {
             MachineResources { tree: &mut self.tree, layout: &system.layout, macs: &system.macs };
         let before = vendor.needs_reset_after_settings().then(|| machine.next_boot(vendor));
         vendor.apply_settings(&mut machine);
+        machine.start_secure_boot();
         let next = before.unwrap_or_else(|| machine.next_boot(vendor));
         vendor.consume_once(&mut machine);
         Some(next)

@@ -60,7 +60,9 @@ impl BootWatch {
     /// Takes an observation of the boot from its trace, in the trace's order.
     pub fn take(&mut self, seen: &BmcObservation) {
         match seen {
-            BmcObservation::ReadBack { .. } => {}
+            BmcObservation::BiosStaged { .. }
+            | BmcObservation::BiosAsWanted
+            | BmcObservation::ReadBack { .. } => {}
             BmcObservation::BootProgress { .. } => self.progress = Some(seen.clone()),
             BmcObservation::PostState { state } => self.post_state = Some(state.clone()),
             BmcObservation::Job { .. } => {
@@ -320,7 +322,7 @@ mod tests {
         let machine = RedfishSystem::find(bmc, &facts, None, PATIENCE).await.unwrap();
         let view = machine.look().await.unwrap();
         let media = MediaUse::Never;
-        let need = BootNeed { by_url: true, macs: &macs, allows_pxe: true, media, advises: false };
+        let need = BootNeed { by_url: true, macs: &macs, allows_pxe: true, media, advice: None };
         let job = match machine.choose_way(&view, &need).await {
             Ok(way) => {
                 let wanted = HttpBootOverride::once(Some("http://10.0.0.1/boot.iso".to_owned()));

@@ -63,6 +63,24 @@ pub fn has_url_in_bios(platform: BmcPlatform) -> bool {
     matches!(platform, BmcPlatform::DellIdrac | BmcPlatform::HpeIlo5 | BmcPlatform::HpeIlo6)
 }
 
+/// Supermicro's A21GE lists `UefiHttp` only after a start with `BootSourceOverrideMode` = `UEFI`.
+#[must_use]
+pub fn lists_http_after_uefi_mode(platform: BmcPlatform) -> bool {
+    platform == BmcPlatform::Supermicro
+}
+
+/// Lenovo drops what waits in `Bios/Pending` when it gets another write before the reset (libredfish's `lenovo.rs`).
+#[must_use]
+pub fn forgets_staged_bios(platform: BmcPlatform) -> bool {
+    platform == BmcPlatform::LenovoXcc
+}
+
+/// AMI has the BIOS settings at `Bios/SD`, also where the BIOS links to none (Gigabyte R263).
+#[must_use]
+pub fn keeps_bios_settings_at_sd(platform: BmcPlatform) -> bool {
+    matches!(platform, BmcPlatform::Ami | BmcPlatform::AsrockRack | BmcPlatform::Supermicro)
+}
+
 /// The time to wait at least before a refused request is repeated; `None` if another try would end in the same way.
 ///
 /// HPE refuses changes during the machine's self-test, AMI answers 503 while the host boots, Dell's Lifecycle

@@ -392,7 +392,6 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
         first: Option<Duration>,
         end: TaskEnd,
     ) -> Result<(), BmcFailure> {
-        let request = request(RedfishPurpose::AwaitTask, HttpMethod::Get, path, None);
         let mut budget = WaitBudget::new(self.patience, LONGEST_TASK_WAIT);
         let mut asked = first;
         loop {
@@ -401,18 +400,9 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
                 return Err(BmcFailure::TaskFailed { purpose, state, message });
             };
             self.pause(wait).await;
-            let answer = match self.answer(&request).await {
-                Ok((_, answer)) => answer,
-                // A monitor ends with its task.
-                Err(BmcFailure::Refused { status, .. }) if is_missing(status) => return Ok(()),
-                // The final answer of a monitor is that of the request.
-                Err(BmcFailure::Refused { status, message, ids, .. }) => {
-                    return Err(BmcFailure::Refused { purpose, status, message, ids });
-                }
-                Err(failure) => return Err(failure),
-            };
-            asked = answer.retry_after;
-            match task_state(&answer) {
+            let (progress, retry_after) = self.read_task(purpose, path).await?;
+            asked = retry_after;
+            match progress {
                 TaskProgress::Over => return Ok(()),
                 TaskProgress::Scheduled if end == TaskEnd::Awaited => return Ok(()),
                 TaskProgress::Running | TaskProgress::Scheduled => {}
@@ -420,6 +410,45 @@ impl<'c, C: BmcChannel> RedfishService<'c, C> {
                     return Err(BmcFailure::TaskFailed { purpose, state, message });
                 }
             }
+        }
+    }
+
+    /// Whether a task is over, by one reading.
+    ///
+    /// # Errors
+    /// [`BmcFailure::TaskFailed`], or the failure of the reading.
+    pub(crate) async fn task_is_over(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+    ) -> Result<bool, BmcFailure> {
+        match self.read_task(purpose, path).await?.0 {
+            TaskProgress::Over => Ok(true),
+            TaskProgress::Running | TaskProgress::Scheduled => Ok(false),
+            TaskProgress::Failed { state, message } => {
+                Err(BmcFailure::TaskFailed { purpose, state, message })
+            }
+        }
+    }
+
+    /// Reads a task once; with the wait that the BMC asks for.
+    async fn read_task(
+        &self,
+        purpose: RedfishPurpose,
+        path: &str,
+    ) -> Result<(TaskProgress, Option<Duration>), BmcFailure> {
+        let request = request(RedfishPurpose::AwaitTask, HttpMethod::Get, path, None);
+        match self.answer(&request).await {
+            Ok((_, answer)) => Ok((task_state(&answer), answer.retry_after)),
+            // A monitor ends with its task.
+            Err(BmcFailure::Refused { status, .. }) if is_missing(status) => {
+                Ok((TaskProgress::Over, None))
+            }
+            // The final answer of a monitor is that of the request.
+            Err(BmcFailure::Refused { status, message, ids, .. }) => {
+                Err(BmcFailure::Refused { purpose, status, message, ids })
+            }
+            Err(failure) => Err(failure),
         }
     }
 }

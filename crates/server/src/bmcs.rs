@@ -13,9 +13,10 @@ use redfish::facts::BmcFacts;
 use redfish::failure::BmcFailure;
 use redfish::machine::{NotOneSystem, RedfishSystem};
 use redfish::messages::words_of_refusal;
-use redfish::ways::{BootNeed, BootNotSet, ChosenWay, MediaUse};
+use redfish::ways::{BootNeed, BootNotSet, ChosenWay, HttpSupport, MediaUse};
 use thiserror::Error;
 use tracing::debug;
+use url::{Host, Url};
 
 /// The connections to all BMCs.
 pub(crate) type DaemonBmcs = BmcConnections<BmcFacts>;
@@ -145,7 +146,13 @@ pub(crate) fn boot_need<'m>(
             MediaUse::Never
         }
     };
-    BootNeed { by_url, macs, allows_pxe, media, advises: false }
+    BootNeed { by_url, macs, allows_pxe, media, advice: None }
+}
+
+/// What the firmware needs to boot from URLs that begin like `base`.
+pub(crate) fn http_support(base: Option<&Url>) -> HttpSupport {
+    let is_ipv6 = base.is_some_and(|base| matches!(base.host(), Some(Host::Ipv6(_))));
+    HttpSupport { ipv6: is_ipv6, plain: base.is_none_or(|base| base.scheme() == "http") }
 }
 
 /// The addresses of the cards that a node may boot by.
@@ -163,13 +170,14 @@ pub(crate) async fn validate(
     ports: &[Port],
     recorder: &Recorder,
     allows_pxe: bool,
+    support: HttpSupport,
 ) -> Result<ChosenWay, BmcError> {
     let bmc = BmcClient::of(bmcs, node, recorder, API_PATIENCE).await?;
     let machine = bmc.machine().await?;
     let view = machine.look().await?;
     let macs = boot_macs(ports);
     let need = boot_need(node, node.boot_interface, &macs, allows_pxe);
-    Ok(machine.choose_way(&view, &BootNeed { advises: true, ..need }).await?)
+    Ok(machine.choose_way(&view, &BootNeed { advice: Some(support), ..need }).await?)
 }
 
 fn what(

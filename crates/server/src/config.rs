@@ -139,6 +139,7 @@ impl Config {
     pub fn policy(&self) -> Policy {
         Policy {
             automated_clean: self.clean.automated,
+            enable_http_boot_priority: self.clean.enable_http_boot_priority,
             clean_callback_timeout: self.clean.callback_timeout(),
             deploy_callback_timeout: self.deploy.callback_timeout(),
         }

@@ -14,7 +14,7 @@ use provision::addresses::ForeignLookup;
 use provision::limits::Excess;
 use redfish::failure::BmcFailure;
 use redfish::machine::NotOneSystem;
-use redfish::ways::DeviceNotSet;
+use redfish::ways::{DeviceNotSet, SecureBootNotSet};
 use store::{
     ChangeError, CreateNodeError, ListError, PortChangeError, PortError, StoreError,
     log_store_failure,
@@ -228,6 +228,7 @@ impl From<BadTarget> for ApiError {
             | BadTarget::Unexpected(_)
             | BadTarget::WrongType { .. }
             | BadTarget::Steps(_)
+            | BadTarget::NeedsRamdisk(_)
             | BadTarget::StepsTooLarge(Excess::Depth(_))
             | BadTarget::ConfigDriveTooLarge(Excess::Depth(_))
             | BadTarget::ConfigDrive(_)
@@ -296,6 +297,17 @@ impl From<DeviceNotSet> for ApiError {
             }
         };
         Self::application(status, sentence(&not_set.to_string()))
+    }
+}
+
+impl From<SecureBootNotSet> for ApiError {
+    fn from(not_set: SecureBootNotSet) -> Self {
+        match not_set {
+            SecureBootNotSet::NotShown | SecureBootNotSet::BiosMode => {
+                Self::bad_request(sentence(&not_set.to_string()))
+            }
+            SecureBootNotSet::Failure(failure) => failure.into(),
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use netboot::image_reach::ImageReach;
 use netboot::urls::Urls;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
+use url::Url;
 
 use crate::config::{Config, DhcpProvider};
 
@@ -32,6 +33,11 @@ enum WhoAnswers {
 }
 
 impl BootMeans {
+    /// The URL before `/boot/` for the machine of `node`, if one is known.
+    pub(crate) fn base_of(&self, node: &Node) -> Option<Url> {
+        self.urls.base_of(node)
+    }
+
     /// From the settings, and the current state of the host.
     #[must_use]
     pub fn new(config: &Config, urls: Urls, boot_sets: BootSets) -> Self {

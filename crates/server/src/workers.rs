@@ -3,6 +3,7 @@
 //! Work is claimed with a lease that is renewed during the work, so that a dead daemon's work is claimed again. Each
 //! kind of work has a file; `watch` handles timeouts.
 
+mod bmc_step;
 mod boot;
 mod boot_target;
 mod context;
@@ -151,6 +152,9 @@ impl Workers {
             }
             Work::CheckStep { attempt, .. } => {
                 steps::run(&self.0, claimed, attempt, StepWork::Check).await
+            }
+            Work::RunBmcStep { attempt, index } => {
+                bmc_step::run(&self.0, claimed, attempt, index).await?
             }
             Work::TearDown { attempt } => tear_down::run(&self.0, claimed, attempt).await?,
             Work::SetPower { target } => power::run(&self.0, claimed, target).await?,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use hardware::RedfishPurpose;
+use hardware::{RedfishPurpose, ShownBootMode};
 use jiff::SignedDuration;
 use nodes::{NodeIndex, Nodes, Recorder, trace};
 use provision::trace::AgentOutcome;
@@ -974,11 +974,12 @@ impl Service {
     async fn verify(&mut self) {
         while let Some(claimed) = self.claim().await {
             let event = match claimed.work {
-                Work::Verify => Event::Verified(Some(PowerState::Off)),
+                Work::Verify => Event::Verified(Some(PowerState::Off), ShownBootMode::default()),
                 Work::SetPower { target } => Event::PowerSeen(target.leads_to()),
                 Work::Boot { .. }
                 | Work::AskSteps { .. }
                 | Work::RunStep { .. }
+                | Work::RunBmcStep { .. }
                 | Work::CheckStep { .. }
                 | Work::TearDown { .. } => panic!("nothing here boots: {:?}", claimed.work),
             };

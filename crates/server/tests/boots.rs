@@ -15,11 +15,12 @@ use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use redfish::emulator::{EmulatedFault, FaultRule};
+use redfish::emulator::{EmulatedFault, FaultRule, Platform};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Deserializer, Value, json};
 use server::config::Config;
@@ -33,6 +34,10 @@ use tokio::sync::oneshot;
 
 use bmc::{Bmc, NO_FAULTS};
 
+const PROVISION: &str = "/v1/nodes/n1/states/provision";
+const AMI_BIOS: &str = "/redfish/v1/Systems/DGX/Bios";
+static HTTP_BOOT: LazyLock<Value> =
+    LazyLock::new(|| json!({ "interface": "bios", "step": "enable_http_boot" }));
 const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -568,6 +573,30 @@ async fn an_operator_sets_the_boot_device_and_mode_and_sends_an_nmi() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn boot_mode_and_secure_boot_are_shown_as_the_bmc_shows_them() {
+    let world = World::on(Platform::DellIdrac9, 64).await;
+    let (states, secure) = ("/v1/nodes/n1/states", "/v1/nodes/n1/states/secure_boot");
+    let shown = world.api(Method::GET, states, Value::Null).await;
+    assert_eq!((&shown["boot_mode"], &shown["secure_boot"]), (&json!("uefi"), &json!(false)));
+
+    let asked = world.ask(Method::PUT, secure, &json!({ "target": true })).await;
+    assert_eq!(asked.0, StatusCode::ACCEPTED, "{}", asked.1);
+    let shown = world.api(Method::GET, states, Value::Null).await;
+    assert_eq!(shown["secure_boot"], false, "the next reset applies it");
+    let on = json!({ "target": "power on" });
+    world.api(Method::PUT, "/v1/nodes/n1/states/power", on).await;
+    world.until(|node| node["secure_boot"] == true).await;
+    let resource = "/redfish/v1/Systems/System.Embedded.1/SecureBoot";
+    assert_eq!(world.bmc.resource(resource)["SecureBootCurrentBoot"], "Enabled");
+
+    let refused = world.ask(Method::PUT, secure, &json!({ "target": "perhaps" })).await;
+    assert_eq!(refused.0, StatusCode::BAD_REQUEST, "{}", refused.1);
+    world.clean().await;
+    let refused = world.ask(Method::PUT, secure, &json!({ "target": false })).await;
+    assert_eq!(refused.0, StatusCode::CONFLICT, "{}", refused.1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_operator_cannot_replace_the_boot_device_of_a_boot_under_way() {
     let world = World::new(63, NO_FAULTS).await;
     world.clean().await;
@@ -585,6 +614,107 @@ async fn an_operator_cannot_replace_the_boot_device_of_a_boot_under_way() {
     let nmi = world.ask(Method::PUT, "/v1/nodes/n1/management/inject_nmi", &json!({})).await;
     assert_eq!(nmi.0, StatusCode::NO_CONTENT, "{}", nmi.1);
     assert_eq!(world.bmc.changes()[before.len()..], ["POST Nmi"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clean_step_enables_http_boot_in_the_bios_by_one_change_and_one_reset() {
+    for (platform, last, attribute, from, to) in [
+        (Platform::Supermicro, 65, "IPv4HTTPSupport_00F5", "Disabled", "Enabled"),
+        (Platform::LenovoXcc, 66, "NetworkStackSettings_IPv4PXESupport", "Enabled", "Disabled"),
+    ] {
+        let world = World::on(platform, last).await;
+        world.bmc.switch_on();
+
+        world.clean_by(&json!([*HTTP_BOOT])).await;
+        let node = world.until(|node| node["provision_state"] == "manageable").await;
+
+        assert_eq!(node["last_error"], Value::Null);
+        let changes = world.bmc.changes();
+        let (patches, resets): (Vec<_>, Vec<_>) =
+            changes.iter().partition(|change| change.starts_with("PATCH"));
+        assert_eq!(patches.len(), 1, "{changes:?}");
+        // The last one ends the clean.
+        assert_eq!(resets, ["POST ForceOff", "POST On", "POST ForceOff"], "{changes:?}");
+        let trace = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
+        let events = trace["events"].as_array().unwrap();
+        let of = |shows| events.iter().find(|event| event["shows"] == shows);
+        let changed = of("bios_staged").expect("the changes")["changes"].as_array().unwrap();
+        let change = json!({ "attribute": attribute, "from": from, "to": to });
+        assert!(changed.contains(&change), "{changed:?}");
+        assert!(of("bios_as_wanted").is_some(), "{trace}");
+
+        world.clean_by(&json!([*HTTP_BOOT])).await;
+        world.until(|node| node["provision_state"] == "manageable").await;
+        assert_eq!(world.bmc.changes().len(), changes.len(), "nothing is left to do");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn firmware_whose_http_boot_is_off_boots_the_ramdisk_after_the_step_that_enables_it() {
+    let world = World::on(Platform::Ami, 67).await;
+    let off = json!([{ "interface": "bios", "step": "apply_configuration", "args": {
+        "settings": [{ "name": "Ipv4Http", "value": "Disabled" }],
+    } }]);
+    world.clean_by(&off).await;
+    world.until(|node| node["provision_state"] == "manageable").await;
+    assert_eq!(world.bmc.resource(AMI_BIOS)["Attributes"]["Ipv4Http"], "Disabled");
+    world.clean().await;
+    world.node_in("clean wait").await;
+    assert!(world.bmc.booted_from().is_none(), "its firmware does not boot over HTTP");
+    world.api(Method::PUT, PROVISION, json!({ "target": "abort" })).await;
+    world
+        .until(|node| node["provision_state"] == "clean failed" && node["reservation"].is_null())
+        .await;
+    world.api(Method::PUT, PROVISION, json!({ "target": "manage" })).await;
+    world.node_in("manageable").await;
+
+    let erase = json!({ "interface": "deploy", "step": "erase_devices_metadata" });
+    world.clean_by(&json!([*HTTP_BOOT, erase])).await;
+    let node = world.node_in("clean wait").await;
+
+    assert!(world.bmc.booted_from().is_some(), "{node:#}");
+    assert_eq!(world.bmc.resource(AMI_BIOS)["Attributes"]["Ipv4Http"], "Enabled");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_dies_in_a_step_at_the_bmc_goes_on_and_resets_the_machine_once() {
+    for (last, held) in [(68, "PATCH IPv4HTTPSupport"), (69, "POST On")] {
+        let mut world = World::on(Platform::Supermicro, last).await;
+        world.bmc.switch_on();
+        let answer = world.bmc.hold(held);
+        world.clean_by(&json!([*HTTP_BOOT])).await;
+        answer.reached().await;
+
+        world.die();
+        answer.let_go();
+        world.start().await;
+        world.until(|node| node["provision_state"] == "manageable").await;
+
+        let bios = world.bmc.resource("/redfish/v1/Systems/1/Bios");
+        assert_eq!(bios["Attributes"]["IPv4HTTPSupport_00F5"], "Enabled");
+        let changes = world.bmc.changes();
+        let starts = changes.iter().filter(|change| *change == "POST On").count();
+        assert_eq!(starts, 1, "{changes:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bios_without_attributes_fails_the_step_that_was_asked_for_and_not_an_automated_clean() {
+    let world = World::with(70, NO_FAULTS, "[clean]\nenable_http_boot_priority = 10\n").await;
+
+    world.clean_by(&json!([*HTTP_BOOT])).await;
+    let node = world.until(|node| node["provision_state"] == "clean failed").await;
+    assert_eq!(
+        node["last_error"],
+        "the step bios.enable_http_boot failed: the BMC shows no BIOS attributes (no Bios of the system, or no right to \
+         read it)"
+    );
+    world.until(|node| node["reservation"].is_null()).await;
+    world.api(Method::PUT, PROVISION, json!({ "target": "manage" })).await;
+    world.node_in("manageable").await;
+    world.api(Method::PUT, PROVISION, json!({ "target": "provide" })).await;
+    world.node_in("clean wait").await;
+    assert!(world.bmc.booted_from().is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -808,13 +938,22 @@ impl World {
         Self::in_dir(tempfile::tempdir().unwrap(), last, faults, settings).await
     }
 
+    /// A daemon whose node's BMC is of another platform.
+    async fn on(platform: Platform, last: u8) -> Self {
+        let bmc = Bmc::of(platform, NO_FAULTS).await;
+        Self::with_bmc(tempfile::tempdir().unwrap(), last, bmc, "").await
+    }
+
     async fn in_dir(dir: TempDir, last: u8, faults: Vec<FaultRule>, settings: &str) -> Self {
+        Self::with_bmc(dir, last, Bmc::start(faults).await, settings).await
+    }
+
+    async fn with_bmc(dir: TempDir, last: u8, bmc: Bmc, settings: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = Ipv4Addr::new(127, 77, 0, last);
         let images = dir.path().join("state/images");
         std::fs::create_dir_all(&images).unwrap();
         std::fs::write(images.join("own.iso"), "an image of the operator's").unwrap();
-        let bmc = Bmc::start(faults).await;
         let http = Client::new();
         let settings = settings.to_owned();
         let host = "one".to_owned();
@@ -920,9 +1059,12 @@ impl World {
     }
 
     async fn clean(&self) {
-        let steps: Value = serde_json::from_str(STEPS).unwrap();
+        self.clean_by(&serde_json::from_str(STEPS).unwrap()).await;
+    }
+
+    async fn clean_by(&self, steps: &Value) {
         let clean = json!({ "target": "clean", "clean_steps": steps });
-        self.api(Method::PUT, "/v1/nodes/n1/states/provision", clean).await;
+        self.api(Method::PUT, PROVISION, clean).await;
     }
 
     async fn boots_by(&self, interface: &str) {

@@ -12,10 +12,12 @@ use std::path::PathBuf;
 use std::process::Output;
 use std::{env, fs};
 
+use hardware::ShownBootMode;
 use jiff::SignedDuration;
 use nodes::{NodeIndex, Nodes, Recorder};
 use provision::steps::ProcedureStep;
 use provision::{Event, Policy, PowerState, Work};
+use redfish::emulator::Platform;
 use serde_json::{Value, json};
 use server::api::guard::OperatorGuard;
 use server::api::{ApiContext, ApiSettings, router};
@@ -87,7 +89,9 @@ async fn the_verbs_of_the_baremetal_command_become_work() {
     service.run("node manage n1").await;
     let claimed = service.claim().await.unwrap();
     assert_eq!(claimed.work, Work::Verify);
-    service.finish(&claimed, &Event::Verified(Some(PowerState::Off))).await;
+    service
+        .finish(&claimed, &Event::Verified(Some(PowerState::Off), ShownBootMode::default()))
+        .await;
 
     service.run("node power on n1").await;
     let claimed = service.claim().await.unwrap();
@@ -176,6 +180,70 @@ async fn the_baremetal_command_sets_the_boot_device_and_mode_and_sends_an_nmi() 
     let refused = service.baremetal("node boot mode set n1 bios").await;
     let said = String::from_utf8_lossy(&refused.stderr);
     assert!(said.contains("it allows BootSourceOverrideMode as UEFI only"), "{said}");
+}
+
+#[tokio::test]
+async fn the_baremetal_command_switches_secure_boot_and_shows_what_the_bmc_shows() {
+    let service = Service::start().await;
+    for (name, platform, secure_boot) in [
+        ("n1", Platform::HpeIlo5, "True"),
+        // The next reset applies it.
+        ("n2", Platform::DellIdrac9, "False"),
+    ] {
+        let bmc = bmc::Bmc::of(platform, bmc::NO_FAULTS).await;
+        let login = format!(
+            "--driver-info redfish_username={} --driver-info redfish_password={}",
+            bmc::USERNAME,
+            bmc::PASSWORD
+        );
+        let address = format!("--driver-info redfish_address={}", bmc.url());
+        service.run(&format!("node create --driver redfish --name {name} {address} {login}")).await;
+
+        service.run(&format!("node secure boot on {name}")).await;
+
+        // iLO's ETag is weak, and refused when it comes back.
+        assert_eq!(bmc.changes().pop().as_deref(), Some("PATCH SecureBoot true"), "{name}");
+        let shown = service.json(&format!("node show {name} --fields boot_mode secure_boot")).await;
+        let is_on = secure_boot == "True";
+        assert_eq!(shown, json!({ "boot_mode": "uefi", "secure_boot": is_on }), "{name}");
+        service.run(&format!("node boot mode set {name} bios")).await;
+        let last = bmc.changes().pop().unwrap();
+        assert!(last.contains("BootMode="), "{last}");
+    }
+
+    let generic = bmc::Bmc::start(bmc::NO_FAULTS).await;
+    let address = format!("--driver-info redfish_address={}", generic.url());
+    let login = format!("--driver-info redfish_username={}", bmc::USERNAME);
+    let password = format!("--driver-info redfish_password={}", bmc::PASSWORD);
+    service
+        .run(&format!("node create --driver redfish --name n3 {address} {login} {password}"))
+        .await;
+    let refused = service.baremetal("node secure boot on n3").await;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(said.contains("shows no SecureBoot of the system"), "{said}");
+}
+
+#[tokio::test]
+async fn the_baremetal_command_asks_for_a_step_at_the_bmc() {
+    let service = Service::start().await;
+    service.run(&format!("node create --driver redfish --name n1 --driver-info {BMC}")).await;
+    service.run("node manage n1").await;
+    let claimed = service.claim().await.unwrap();
+    let verified = Event::Verified(Some(PowerState::Off), ShownBootMode::default());
+    service.finish(&claimed, &verified).await;
+
+    let steps =
+        json!([{ "interface": "bios", "step": "enable_http_boot", "args": { "ip_version": 6 } }]);
+    service.run(&format!("node clean n1 --disable-ramdisk --clean-steps {steps}")).await;
+
+    let claimed = service.claim().await.unwrap();
+    let attempt = claimed.node.attempt.as_ref().unwrap().id;
+    assert_eq!(claimed.work, Work::RunBmcStep { attempt, index: 0 });
+    let step = service.json("node show n1 --fields clean_step").await;
+    assert_eq!(step["clean_step"]["step"], "enable_http_boot");
+    let done = Event::BmcStepDone { attempt, index: 0, reset: true };
+    service.finish(&claimed, &done).await;
+    assert_eq!(service.claim().await.unwrap().work, Work::TearDown { attempt });
 }
 
 #[tokio::test]
@@ -318,11 +386,14 @@ impl Service {
                     continue;
                 };
                 let event = match claimed.work {
-                    Work::Verify => Event::Verified(Some(PowerState::Off)),
+                    Work::Verify => {
+                        Event::Verified(Some(PowerState::Off), ShownBootMode::default())
+                    }
                     Work::SetPower { target } => Event::PowerSeen(target.leads_to()),
                     Work::Boot { .. }
                     | Work::AskSteps { .. }
                     | Work::RunStep { .. }
+                    | Work::RunBmcStep { .. }
                     | Work::CheckStep { .. }
                     | Work::TearDown { .. } => panic!("nothing here boots: {:?}", claimed.work),
                 };

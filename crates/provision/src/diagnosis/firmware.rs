@@ -35,7 +35,9 @@ pub(super) enum FirmwareCourse {
 impl<'a> FirmwareSigns<'a> {
     pub(super) fn take(&mut self, seen: &'a BmcObservation) {
         match seen {
-            BmcObservation::ReadBack { .. } => {}
+            BmcObservation::BiosStaged { .. }
+            | BmcObservation::BiosAsWanted
+            | BmcObservation::ReadBack { .. } => {}
             BmcObservation::BootProgress { .. } => self.progress = Some(seen),
             BmcObservation::PostState { .. } => self.post_state = Some(seen),
             BmcObservation::Job { .. } => self.job = Some(seen),

@@ -11,7 +11,7 @@ use crate::addresses::{ForeignLookup, TOKEN_AGAIN, belongs, boots_own_iso};
 use crate::agent_extension::AgentExtension;
 use crate::event::{AgentLookup, Heartbeat, Work};
 use crate::machine_addresses::{MachineAddresses, TokenHolder};
-use crate::node::Agent;
+use crate::node::{Agent, Attempt};
 use crate::position::Position;
 use crate::procedure::{Boots, ProcedureRow, Stage, StepSource};
 use crate::refused::Refused;
@@ -226,7 +226,10 @@ impl Transition<'_> {
         }
     }
 
-    fn next_step(mut self) -> Outcome {
+    pub(super) fn next_step(mut self) -> Outcome {
+        if self.attempt().run.is_at_bmc_step() {
+            return self.run_bmc_step();
+        }
         let attempt = self.attempt();
         let (id, index) = (attempt.id, attempt.run.done);
         self.node.current_step = attempt.run.current().cloned();
@@ -249,8 +252,10 @@ impl Transition<'_> {
         stage: Stage,
     ) -> Result<&'static ProcedureRow, Refused> {
         let row = self.expect_stage(attempt, stage)?;
-        let agent = self.node.live_attempt().and_then(|live| live.agent.as_ref());
-        let is_asked = stage == Stage::Waiting || self.steps_left();
+        let live = self.node.live_attempt();
+        let agent = live.and_then(|live| live.agent.as_ref());
+        let is_agents = live.is_some_and(|live| !live.run.is_at_bmc_step());
+        let is_asked = stage == Stage::Waiting || (self.steps_left() && is_agents);
         if agent.is_some() && is_asked { Ok(row) } else { Err(Refused::Stale) }
     }
 
@@ -262,11 +267,12 @@ impl Transition<'_> {
 
     /// Whether the machine is being booted or a step sent: work that is not the procedure's last.
     pub(super) fn steps_left(&self) -> bool {
+        let is_left = |live: &Attempt| {
+            let is_booting = live.agent.is_none() && !live.run.is_over_without_agent();
+            is_booting || live.run.current().is_some()
+        };
         self.node.provision_state.stage() == Some(Stage::AtWork)
-            && self
-                .node
-                .live_attempt()
-                .is_some_and(|live| live.agent.is_none() || live.run.current().is_some())
+            && self.node.live_attempt().is_some_and(is_left)
     }
 
     fn expect_agent(&self) -> Result<(), Refused> {

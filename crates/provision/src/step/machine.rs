@@ -1,5 +1,6 @@
 //! Events of BMCs and machines: power, boots, fetched images.
 
+use hardware::ShownBootMode;
 use uuid::Uuid;
 
 use super::{Outcome, Transition};
@@ -16,15 +17,30 @@ impl Transition<'_> {
         self.done()
     }
 
+    pub(super) fn boot_mode_seen(mut self, modes: ShownBootMode) -> Outcome {
+        self.note_boot_mode(modes);
+        self.done()
+    }
+
+    fn note_boot_mode(&mut self, modes: ShownBootMode) {
+        self.node.boot_mode = modes.boot_mode;
+        self.node.secure_boot = modes.secure_boot;
+    }
+
     pub(super) fn power_failed(mut self, reason: &str) -> Outcome {
         self.node.target_power_state = None;
         self.node.last_error = Some(format!("changing the power failed: {reason}"));
         self.done()
     }
 
-    pub(super) fn verified(mut self, power: Option<PowerState>) -> Result<Outcome, Refused> {
+    pub(super) fn verified(
+        mut self,
+        power: Option<PowerState>,
+        modes: ShownBootMode,
+    ) -> Result<Outcome, Refused> {
         self.expect_verification()?;
         self.node.power_state = power;
+        self.note_boot_mode(modes);
         let to = self.node.target_provision_state.unwrap_or(State::Manageable);
         Ok(self.rest(to))
     }
@@ -158,9 +174,13 @@ impl Transition<'_> {
     /// Checks that the machine is being started for the attempt.
     fn expect_boot(&self, attempt: Uuid) -> Result<(), Refused> {
         let row = self.expect_stage(attempt, Stage::AtWork)?;
-        let agent = self.node.live_attempt().and_then(|live| live.agent.as_ref());
+        let live = self.node.live_attempt();
+        let is_booting = live.is_some_and(|live| {
+            let run = &live.run;
+            live.agent.is_none() && !run.is_at_bmc_step() && !run.is_over_without_agent()
+        });
         let boots = row.boots != Boots::Nothing;
-        if boots && agent.is_none() { Ok(()) } else { Err(Refused::Stale) }
+        if boots && is_booting { Ok(()) } else { Err(Refused::Stale) }
     }
 
     /// Checks that the attempt may be in tear-down: at the end of its steps, with its instance, or after a failure,

@@ -60,6 +60,13 @@ pub enum TransitionReason {
         /// The reason.
         failure: StepFailure,
     },
+    /// A step of the daemon's own failed.
+    BmcStepFailed {
+        /// Its name: `bios.enable_http_boot`.
+        step: String,
+        /// The error.
+        error: String,
+    },
     /// The agent was unreachable. It will call again.
     AgentUnreachable {
         /// The error.
@@ -106,6 +113,8 @@ impl TransitionReason {
             | Self::NotSwitchedOff { error: text, .. }
             | Self::InWords { words: text } => (Some(text), &mut []),
             Self::StepNotOffered { step, offered, .. } => (Some(step), offered),
+            // The name is one of the daemon's own.
+            Self::BmcStepFailed { error, .. } => (Some(error), &mut []),
             Self::StepFailed { failure: it } => {
                 failure = Some(it);
                 (None, &mut [])
@@ -134,6 +143,7 @@ impl fmt::Display for TransitionReason {
                 offers(f, offered, *more)
             }
             Self::StepFailed { failure } => failure.fmt(f),
+            Self::BmcStepFailed { step, error } => write!(f, "the step {step} failed: {error}"),
             Self::AgentUnreachable { error } => f.write_str(error),
             Self::RamdiskSilent { seconds, diagnosis } => {
                 write!(f, "nothing was heard from the ramdisk for {seconds} s")?;

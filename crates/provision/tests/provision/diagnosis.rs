@@ -1116,7 +1116,7 @@ fn the_last_words_of_an_agent_whose_machine_is_being_restarted_are_no_fault() {
 }
 
 /// Number of results of [`any_event`].
-pub(crate) const EVENTS: usize = 52;
+pub(crate) const EVENTS: usize = 53;
 
 /// One event of each kind.
 pub(crate) fn any_event(pick: usize) -> BootEventKind {
@@ -1168,6 +1168,7 @@ fn reasons() -> impl Iterator<Item = TransitionReason> {
         TransitionReason::Aborted { procedure: Procedure::Clean },
         TransitionReason::NotVerified { error: text() },
         TransitionReason::NotBooted { error: text() },
+        TransitionReason::BmcStepFailed { step: "bios.enable_http_boot".to_owned(), error: text() },
         TransitionReason::StepNotOffered {
             extension: AgentExtension::Clean,
             step: text(),

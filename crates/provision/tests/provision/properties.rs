@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use hardware::ShownBootMode;
 use proptest::prelude::*;
 use proptest::sample::select;
 use provision::position::Position;
@@ -9,6 +10,7 @@ use provision::state::PowerTarget;
 use provision::{Boots, Event, PowerState, ProvisionState as State, Stage, Verb, Work};
 use uuid::Uuid;
 
+use crate::situations::http_boot_step;
 use crate::world::{World, clean, clean_step, heartbeat, step_failure, steps_reported};
 
 proptest! {
@@ -106,6 +108,7 @@ enum Kind {
     Provide,
     Clean,
     CleanReboot,
+    CleanAtBmc,
     Abort,
     Deploy,
     Rebuild,
@@ -127,6 +130,8 @@ enum Kind {
     StepStarted,
     StepSucceeded,
     StepFailed,
+    BmcStepDone,
+    BmcStepFailed,
     StepStillRuns,
     AgentSilent,
     TornDown,
@@ -141,6 +146,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         Provide,
         Clean,
         CleanReboot,
+        CleanAtBmc,
         Abort,
         Deploy,
         Rebuild,
@@ -162,6 +168,8 @@ fn happening() -> impl Strategy<Value = Happening> {
         StepStarted,
         StepSucceeded,
         StepFailed,
+        BmcStepDone,
+        BmcStepFailed,
         StepStillRuns,
         AgentSilent,
         TornDown,
@@ -191,6 +199,7 @@ impl Happening {
             | Kind::Provide
             | Kind::Clean
             | Kind::CleanReboot
+            | Kind::CleanAtBmc
             | Kind::Abort
             | Kind::Deploy
             | Kind::Rebuild
@@ -213,6 +222,8 @@ impl Happening {
             | Kind::StepStarted
             | Kind::StepSucceeded
             | Kind::StepFailed
+            | Kind::BmcStepDone
+            | Kind::BmcStepFailed
             | Kind::StepStillRuns
             | Kind::AgentSilent
             | Kind::TornDown
@@ -234,6 +245,15 @@ impl Happening {
             Kind::CleanReboot => {
                 clean(vec![clean_step("update_firmware", 0), clean_step("erase_devices", 0)])
             }
+            Kind::CleanAtBmc => {
+                clean(vec![http_boot_step(), clean_step("erase_devices", 0), http_boot_step()])
+            }
+            Kind::BmcStepDone => {
+                let run = world.node.attempt.as_ref().map(|attempt| attempt.run.done);
+                let (index, reset) = (run.unwrap_or_default(), self.command == 0);
+                Event::BmcStepDone { attempt, index, reset }
+            }
+            Kind::BmcStepFailed => Event::BmcStepFailed { attempt, index: 0, reason },
             Kind::Abort => Event::from(Verb::Abort),
             Kind::Deploy => Event::from(Verb::Deploy),
             Kind::Rebuild => Event::from(Verb::Rebuild),
@@ -246,7 +266,9 @@ impl Happening {
             Kind::PowerAsked => Event::PowerAsked(PowerTarget::Reboot),
             Kind::PowerSeen => Event::PowerSeen(PowerState::Off),
             Kind::PowerFailed => Event::PowerFailed(reason),
-            Kind::Verified if self.fresh => Event::Verified(Some(PowerState::On)),
+            Kind::Verified if self.fresh => {
+                Event::Verified(Some(PowerState::On), ShownBootMode::default())
+            }
             Kind::Verified => Event::PowerSeen(PowerState::On),
             Kind::VerifyFailed if self.fresh => Event::VerifyFailed(reason),
             Kind::VerifyFailed => Event::PowerSeen(PowerState::On),
@@ -318,7 +340,7 @@ fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
     let well = !matches!(fate, Fate::Badly);
     let reason = "reason".to_owned();
     let event = match planned {
-        Work::Verify if well => Event::Verified(Some(PowerState::Off)),
+        Work::Verify if well => Event::Verified(Some(PowerState::Off), ShownBootMode::default()),
         Work::Verify => Event::VerifyFailed(reason),
         Work::SetPower { target } if well => Event::PowerSeen(target.leads_to()),
         Work::SetPower { .. } => Event::PowerFailed(reason),
@@ -327,6 +349,11 @@ fn work(world: &mut World, agent: &mut AgentModel, fate: Fate) {
             Event::Booting { attempt }
         }
         Work::Boot { attempt } => Event::BootFailed { attempt, reason },
+        Work::RunBmcStep { attempt, index } if well => {
+            agent.commands.clear();
+            Event::BmcStepDone { attempt, index, reset: true }
+        }
+        Work::RunBmcStep { attempt, index } => Event::BmcStepFailed { attempt, index, reason },
         Work::TearDown { attempt } if well => Event::TornDown { attempt },
         Work::TearDown { attempt } => Event::TearDownFailed { attempt, reason },
         Work::AskSteps { attempt } => match fate {

@@ -1,6 +1,7 @@
 //! All situations of a node that `step` distinguishes; each is reached by events alone.
 
-use provision::{Event, PowerState, Verb};
+use provision::steps::ProcedureStep;
+use provision::{BmcStep, Event, PowerState, Verb};
 use uuid::Uuid;
 
 use crate::world::{World, clean, clean_step, steps_reported};
@@ -13,6 +14,7 @@ pub(crate) fn all() -> Vec<(&'static str, World)> {
         ("manageable", World::manageable()),
         ("available", available()),
         ("cleaning (booting)", booting()),
+        ("cleaning (at the BMC)", at_bmc_step()),
         ("clean wait (for the agent)", waiting()),
         ("clean wait (steps asked for)", asking()),
         ("cleaning (sending a step)", sending(&["erase_devices_metadata"])),
@@ -56,6 +58,18 @@ pub(crate) fn cleaning(steps: &[&str]) -> World {
     let mut world = World::manageable();
     world.happens(clean(steps.iter().map(|name| clean_step(name, 0)).collect()));
     world
+}
+
+/// A step of the daemon's own, before the ramdisk boots for the next.
+pub(crate) fn at_bmc_step() -> World {
+    let mut world = World::manageable();
+    world.happens(clean(vec![http_boot_step(), clean_step("erase_devices_metadata", 0)]));
+    world
+}
+
+/// `bios.enable_http_boot`
+pub(crate) fn http_boot_step() -> ProcedureStep {
+    ProcedureStep { priority: 0, ..BmcStep::automated_http_boot(0) }
 }
 
 pub(crate) fn waiting() -> World {

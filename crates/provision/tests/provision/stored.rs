@@ -26,6 +26,7 @@ fn documents_have_the_form_on_this_page() {
         Work::AskSteps { attempt },
         Work::RunStep { attempt, index: 0 },
         Work::CheckStep { attempt, index: 0 },
+        Work::RunBmcStep { attempt, index: 0 },
         Work::TearDown { attempt },
         Work::SetPower { target: PowerTarget::SoftReboot },
     ];

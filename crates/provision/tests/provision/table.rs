@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use hardware::{BootMode, ShownBootMode};
 use jiff::SignedDuration;
 use provision::procedure::{ROWS, Stage};
 use provision::state::PowerTarget;
@@ -91,8 +92,15 @@ fn events() -> Vec<(&'static str, Make)> {
         ("unhold", verb(Verb::Unhold)),
         ("power asked", make(|_, _| Event::PowerAsked(PowerTarget::On))),
         ("power seen", make(|_, _| Event::PowerSeen(PowerState::On))),
+        (
+            "boot mode seen",
+            make(|_, _| {
+                let (boot_mode, secure_boot) = (Some(BootMode::Uefi), Some(true));
+                Event::BootModeSeen(ShownBootMode { boot_mode, secure_boot })
+            }),
+        ),
         ("power failed", make(move |_, _| Event::PowerFailed(reason()))),
-        ("verified", make(|_, _| Event::Verified(Some(PowerState::On)))),
+        ("verified", make(|_, _| Event::Verified(Some(PowerState::On), ShownBootMode::default()))),
         ("verify failed", make(move |_, _| Event::VerifyFailed(reason()))),
         ("booting", make(|_, attempt| Event::Booting { attempt })),
         ("boot failed", make(move |_, attempt| Event::BootFailed { attempt, reason: reason() })),
@@ -126,6 +134,11 @@ fn events() -> Vec<(&'static str, Make)> {
         ),
         ("step still runs", make(|_, attempt| Event::StepStillRuns { attempt })),
         ("agent silent", make(move |_, attempt| Event::AgentSilent { attempt, reason: reason() })),
+        ("BMC step done", make(|_, attempt| Event::BmcStepDone { attempt, index: 0, reset: true })),
+        (
+            "BMC step failed",
+            make(move |_, attempt| Event::BmcStepFailed { attempt, index: 0, reason: reason() }),
+        ),
         ("torn down", make(|_, attempt| Event::TornDown { attempt })),
         (
             "tear down failed",
@@ -166,7 +179,9 @@ fn accepted(world: &World, outcome: &Outcome) -> String {
 
 fn in_words(work: &Work) -> String {
     match work {
-        Work::RunStep { index, .. } | Work::CheckStep { index, .. } => {
+        Work::RunStep { index, .. }
+        | Work::RunBmcStep { index, .. }
+        | Work::CheckStep { index, .. } => {
             format!("{} {index}", work.name())
         }
         Work::Verify

@@ -5,7 +5,7 @@ use provision::event::Silence;
 use provision::state::PowerTarget;
 use provision::{BootEventKind, Event, PowerState, ProvisionState as State, Refused, Verb, Work};
 
-use crate::situations::{self, boots, cleaning, running, waiting};
+use crate::situations::{self, boots, cleaning, http_boot_step, running, waiting};
 use crate::world::{World, clean, clean_step, step_failure, steps_reported};
 
 #[test]
@@ -66,6 +66,105 @@ fn provide_cleans_by_priority_and_ends_available() {
     // The last step requires a reboot, and the machine is switched off instead.
     world.is_done(Event::TornDown { attempt });
     assert_eq!(world.node.provision_state, State::Available);
+}
+
+#[test]
+fn a_step_of_the_daemon_comes_before_the_boot_of_the_ramdisk_which_nobody_can_fetch_meanwhile() {
+    let mut world = situations::at_bmc_step();
+    let attempt = world.attempt().id;
+    assert_eq!(world.planned, Some(Work::RunBmcStep { attempt, index: 0 }));
+    assert_eq!(world.node.current_step.as_ref().unwrap().name(), "bios.enable_http_boot");
+    assert!(provision::boot::bootable(&world.node).is_none(), "the reset is not for the ramdisk");
+    assert!(world.tries(&Event::Booting { attempt }).is_err());
+
+    world.is_done(Event::BmcStepDone { attempt, index: 0, reset: true });
+    assert_eq!(world.planned, Some(Work::Boot { attempt }));
+    assert!(provision::boot::bootable(&world.node).is_some());
+    let mut world = boots(world);
+    world.happens(world.lookup());
+    world.happens(world.heartbeat());
+    world.is_done(steps_reported(attempt));
+
+    assert_eq!(world.planned, Some(Work::RunStep { attempt, index: 1 }));
+    assert_eq!(world.node.current_step.as_ref().unwrap().step, "erase_devices_metadata");
+}
+
+#[test]
+fn steps_of_the_daemon_alone_need_no_ramdisk() {
+    let mut world = World::manageable();
+    world.happens(clean(vec![http_boot_step(), http_boot_step()]));
+    let attempt = world.attempt().id;
+
+    world.is_done(Event::BmcStepDone { attempt, index: 0, reset: true });
+    assert_eq!(world.planned, Some(Work::RunBmcStep { attempt, index: 1 }));
+    world.is_done(Event::BmcStepDone { attempt, index: 1, reset: false });
+    assert_eq!(world.planned, Some(Work::TearDown { attempt }));
+    assert!(provision::boot::bootable(&world.node).is_none());
+    world.is_done(Event::TornDown { attempt });
+
+    assert_eq!(world.node.provision_state, State::Manageable);
+}
+
+#[test]
+fn a_step_of_the_daemon_between_those_of_the_agent_boots_the_ramdisk_again_if_it_reset_the_machine()
+{
+    for (reset, boots_again) in [(true, true), (false, false)] {
+        let mut world = World::manageable();
+        let first = clean_step("erase_devices_metadata", 0);
+        let last = clean_step("erase_devices", 0);
+        world.happens(clean(vec![first, http_boot_step(), last]));
+        let attempt = world.attempt().id;
+        assert_eq!(world.planned, Some(Work::Boot { attempt }));
+        let mut world = boots(world);
+        world.happens(world.heartbeat());
+        world.is_done(steps_reported(attempt));
+        world.is_done(Event::StepStarted { attempt, command_id: "c".into() });
+
+        world.happens(Event::StepSucceeded { attempt, command_id: "c".into() });
+        assert_eq!(world.planned, Some(Work::RunBmcStep { attempt, index: 1 }));
+        world.is_done(Event::BmcStepDone { attempt, index: 1, reset });
+
+        let boot = Work::Boot { attempt };
+        let next = if boots_again { boot } else { Work::RunStep { attempt, index: 2 } };
+        assert_eq!(world.planned, Some(next), "reset: {reset}");
+    }
+}
+
+#[test]
+fn a_step_of_the_daemon_that_fails_ends_the_clean_with_its_reason() {
+    let mut world = situations::at_bmc_step();
+    let attempt = world.attempt().id;
+
+    let reason = "IPv4HTTPSupport_00F5 is Disabled, not Enabled".to_owned();
+    world.is_done(Event::BmcStepFailed { attempt, index: 0, reason });
+
+    assert_eq!(world.node.provision_state, State::CleanFailed);
+    assert_eq!(world.planned, Some(Work::TearDown { attempt }));
+    assert_eq!(
+        world.node.last_error.as_deref(),
+        Some(
+            "the step bios.enable_http_boot failed: IPv4HTTPSupport_00F5 is Disabled, not Enabled"
+        )
+    );
+}
+
+#[test]
+fn an_automated_clean_begins_with_http_boot_if_the_settings_give_it_a_priority() {
+    let mut world = World::manageable();
+    world.policy.enable_http_boot_priority = 5;
+    world.happens(Event::from(Verb::Provide));
+    let attempt = world.attempt().id;
+    assert_eq!(world.planned, Some(Work::RunBmcStep { attempt, index: 0 }));
+
+    world.is_done(Event::BmcStepDone { attempt, index: 0, reset: false });
+    let mut world = boots(world);
+    world.happens(world.heartbeat());
+    world.is_done(steps_reported(attempt));
+
+    assert_eq!(world.planned, Some(Work::RunStep { attempt, index: 1 }));
+    let steps = &world.attempt().run.steps;
+    assert_eq!(steps[0].name(), "bios.enable_http_boot");
+    assert_eq!(steps.len(), 3, "{steps:?}");
 }
 
 #[test]

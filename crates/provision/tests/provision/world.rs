@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use hardware::ShownBootMode;
 use jiff::{SignedDuration, Timestamp};
 use provision::event::{AgentLookup, Heartbeat, Silence};
 use provision::node::{FreshAttempt, Secret};
@@ -34,7 +35,7 @@ impl World {
     pub(crate) fn manageable() -> Self {
         let mut world = Self::enrolled();
         world.happens(Event::from(Verb::Manage));
-        world.is_done(Event::Verified(Some(provision::PowerState::Off)));
+        world.is_done(Event::Verified(Some(provision::PowerState::Off), ShownBootMode::default()));
         world
     }
 

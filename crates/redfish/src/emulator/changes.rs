@@ -67,7 +67,11 @@ impl Emulator {
         let Some(system) = self.systems.get(name) else { return Err(not_found(key)) };
         let mut machine =
             MachineResources { tree: &mut self.tree, layout: &system.layout, macs: &system.macs };
-        vendor.patch(&mut machine, &ResourcePatch { path: key, body, view })
+        let patch = ResourcePatch { path: key, body, view };
+        if key == machine.secure_boot_path() {
+            return machine.patch_secure_boot(&patch, vendor.applies_secure_boot_at_start());
+        }
+        vendor.patch(&mut machine, &patch)
     }
 
     fn check_etag(

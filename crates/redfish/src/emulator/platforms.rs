@@ -45,6 +45,9 @@ pub enum Platform {
     LenovoXcc,
     /// Supermicro X13: `UefiHttp` works if an attribute is set.
     Supermicro,
+    /// Supermicro A21GE: as X13, with `UefiHttp` only after a start in UEFI mode.
+    #[serde(rename = "supermicro-a21ge")]
+    SupermicroA21ge,
     /// OpenBMC as on GB200: no `UefiHttp`, but boot options.
     #[serde(rename = "openbmc")]
     OpenBmc,
@@ -54,7 +57,7 @@ pub enum Platform {
 
 impl Platform {
     /// All platforms.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Generic,
         Self::Ami,
         Self::DellIdrac9,
@@ -63,6 +66,7 @@ impl Platform {
         Self::HpeIlo6,
         Self::LenovoXcc,
         Self::Supermicro,
+        Self::SupermicroA21ge,
         Self::OpenBmc,
         Self::NvidiaBluefield,
     ];
@@ -76,7 +80,8 @@ impl Platform {
             Self::HpeIlo5 => &hpe::HpeIlo { generation: hpe::IloGeneration::Five },
             Self::HpeIlo6 => &hpe::HpeIlo { generation: hpe::IloGeneration::Six },
             Self::LenovoXcc => &lenovo::LenovoXcc,
-            Self::Supermicro => &supermicro::SupermicroBmc,
+            Self::Supermicro => &supermicro::SupermicroBmc { lists_http: true },
+            Self::SupermicroA21ge => &supermicro::SupermicroBmc { lists_http: false },
             Self::OpenBmc => &openbmc::OpenBmc,
             Self::NvidiaBluefield => &bluefield::BlueFieldBmc,
         }
@@ -88,6 +93,18 @@ impl Platform {
         self.vendor().layout(name).system
     }
 
+    /// `SecureBootMode`, as in the recordings; `None` without `SecureBoot`.
+    fn secure_boot_mode(self) -> Option<&'static str> {
+        match self {
+            Self::Generic => None,
+            Self::DellIdrac9 | Self::DellIdrac10 => Some("DeployedMode"),
+            Self::Ami | Self::HpeIlo5 | Self::HpeIlo6 | Self::LenovoXcc => Some("UserMode"),
+            Self::Supermicro | Self::SupermicroA21ge | Self::OpenBmc | Self::NvidiaBluefield => {
+                Some("SetupMode")
+            }
+        }
+    }
+
     /// The bodies for these systems. BMCs of the same kind share them.
     pub(super) fn bodies(self, specs: &[SystemSpec]) -> Arc<ResourceBodies> {
         static SHARED: Mutex<SharedBodies> = Mutex::new(BTreeMap::new());
@@ -97,7 +114,11 @@ impl Platform {
             return bodies;
         }
         shared.retain(|_, bodies| bodies.strong_count() > 0);
-        let bodies = Arc::new(self.vendor().bodies(specs));
+        let mut bodies = self.vendor().bodies(specs);
+        if let Some(mode) = self.secure_boot_mode() {
+            bodies::add_secure_boot(&mut bodies, &self.system_path(""), mode);
+        }
+        let bodies = Arc::new(bodies);
         shared.insert(key, Arc::downgrade(&bodies));
         bodies
     }

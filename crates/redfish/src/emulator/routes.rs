@@ -145,9 +145,11 @@ impl Emulator {
         let mut allow = String::from("GET, HEAD");
         let system = self.system_of(key).and_then(|name| self.systems.get(&name));
         let is_collection = self.tree.view(key).is_some_and(|body| body.get("Members").is_some());
-        if system.is_some_and(|system| self.vendor().accepts_patch(&system.layout, key))
-            && !is_collection
-        {
+        let takes = |system: &EmulatedSystem| {
+            let secure_boot = format!("{}/SecureBoot", system.layout.system);
+            key == secure_boot || self.vendor().accepts_patch(&system.layout, key)
+        };
+        if system.is_some_and(takes) && !is_collection {
             allow.push_str(", PATCH");
         }
         if key == SESSIONS {

@@ -62,6 +62,11 @@ pub(super) trait VendorRules: Sync {
         false
     }
 
+    /// Whether a change of Secure Boot is shown only after the next start (a configuration job on iDRAC).
+    fn applies_secure_boot_at_start(&self) -> bool {
+        false
+    }
+
     /// The boot by the target `UefiHttp`.
     fn boot_over_http(&self, _: &MachineResources<'_>, boot: &Value) -> NextBoot {
         match boot["HttpBootUri"].as_str() {

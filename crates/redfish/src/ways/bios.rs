@@ -1,12 +1,14 @@
 //! BIOS attributes: boot mode, HTTP support, and the vendors' attributes for a boot URL.
 
-use hardware::{Mac, RedfishPurpose};
+use hardware::{BootMode, Mac, RedfishPurpose};
 use serde_json::{Map, Value};
 use url::Url;
 
 use super::reader::BootReader;
 use crate::channel::BmcChannel;
 use crate::failure::BmcFailure;
+use crate::platform::BmcPlatform;
+use crate::quirks;
 use crate::resource::{RedfishResource, strings};
 
 /// Number limit of network interfaces that are read.
@@ -63,36 +65,25 @@ pub(super) fn bios_mode(attributes: &Map<String, Value>) -> Option<(String, Stri
     })
 }
 
-/// Advice about the attributes that let the firmware boot over HTTP: Supermicro's `IPv4HTTPSupport_…`, Lenovo's
-/// `NetworkStackSettings_IPv4HTTPSupport`, AMI's `Ipv4Http`, Cisco's `IPV4HTTP`, Dell's `HttpDev1EnDis`, and the network stack itself.
-pub(super) fn http_support(attributes: &Map<String, Value>) -> Vec<String> {
-    disabled_for_http(attributes)
-        .into_iter()
-        .map(|(name, value)| {
-            format!(
-                "the BIOS attribute {name} is {value}: the firmware boots over HTTP only after it is Enabled and the \
-                 machine was reset"
-            )
-        })
-        .collect()
+/// The BIOS attribute that says in which mode the machine boots, its value, and the mode: those of [`bios_mode`], and
+/// AMI's `FBO001` (libredfish's `ami.rs`). A value that is both (`DUAL`) says nothing.
+pub(super) fn mode_attribute(attributes: &Map<String, Value>) -> Option<(&str, &str, BootMode)> {
+    attributes.iter().find_map(|(name, value)| {
+        let (lower, value) = (name.to_ascii_lowercase(), value.as_str()?);
+        let is_mode = lower.contains("bootmode")
+            && !["secure", "onetime", "hide"].iter().any(|other| lower.contains(other));
+        let mode = mode_of_value(value).filter(|_| is_mode || lower == "fbo001")?;
+        Some((name.as_str(), value, mode))
+    })
 }
 
-/// The attributes that prevent HTTP boot over IPv4, with their values.
-fn disabled_for_http(attributes: &Map<String, Value>) -> Vec<(String, String)> {
-    let of_http = |name: &str| {
-        if name == "HttpDev1EnDis" {
-            return true;
-        }
-        let name = name.to_ascii_lowercase();
-        let name = name.rsplit("settings_").next().unwrap_or(&name);
-        ["ipv4http", "networkstack"].iter().any(|start| name.starts_with(start))
-    };
-    let disabled = attributes.iter().filter_map(|(name, value)| {
-        let value = value.as_str()?;
-        (of_http(name) && value.eq_ignore_ascii_case("disabled"))
-            .then(|| (name.clone(), value.to_owned()))
-    });
-    disabled.collect()
+/// The boot mode of an attribute's value: `Uefi`, `UEFIMode`, `Bios`, `LegacyBios`, `LegacyMode`, `Legacy`.
+pub(super) fn mode_of_value(value: &str) -> Option<BootMode> {
+    match value.to_ascii_lowercase().as_str() {
+        "uefi" | "uefimode" => Some(BootMode::Uefi),
+        "bios" | "legacybios" | "legacymode" | "legacy" => Some(BootMode::Bios),
+        _ => None,
+    }
 }
 
 /// Warnings about URLs of other boots or tools in the attributes of Dell and HPE. Firmware prefers them to a URL from DHCP.
@@ -117,9 +108,10 @@ pub(super) fn leftover_urls(attributes: &Map<String, Value>) -> Vec<String> {
     attributes.iter().filter_map(leftover).collect()
 }
 
-/// The path of the resource that takes new BIOS attributes.
-pub(super) fn settings_of(bios: &RedfishResource) -> String {
-    let own = || format!("{}/Settings", bios.path.trim_end_matches('/'));
+/// The path of the resource that takes new BIOS attributes. Some of AMI's name none, and have it at `SD`.
+pub(super) fn settings_of(bios: &RedfishResource, platform: BmcPlatform) -> String {
+    let name = if quirks::keeps_bios_settings_at_sd(platform) { "SD" } else { "Settings" };
+    let own = || format!("{}/{name}", bios.path.trim_end_matches('/'));
     bios.settings().map_or_else(own, str::to_owned)
 }
 
@@ -157,7 +149,7 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         let interface = self.dell_interface(macs, &allowed, current).await?;
         let shown = attributes.iter().filter(|(name, _)| name.starts_with("HttpDev1"));
         Ok(Ok(DellHttpDevice {
-            settings: settings_of(&bios),
+            settings: settings_of(&bios, BmcPlatform::DellIdrac),
             interface,
             is_enabled,
             tls_off: tls_off.unwrap_or_else(|| "None".to_owned()),
@@ -165,7 +157,29 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         }))
     }
 
-    /// The entries of the BIOS attribute registry; empty if it cannot be read.
+    /// The entries of the BIOS attribute registry, below the BIOS or where the registries name it; empty if it cannot be
+    /// read.
+    pub(super) async fn attribute_registry(&self, bios: &RedfishResource) -> Vec<Value> {
+        if let Ok(entries) = self.bios_registry(bios).await
+            && !entries.is_empty()
+        {
+            return entries;
+        }
+        let name = bios.body["AttributeRegistry"].as_str().filter(|name| !name.is_empty());
+        let Some(name) = name else { return Vec::new() };
+        let read = async |path: &str| self.service.find(RedfishPurpose::ReadBios, path).await;
+        let Ok(Some(file)) = read(&format!("/redfish/v1/Registries/{name}")).await else {
+            return Vec::new();
+        };
+        let uri = file.body["Location"][0]["Uri"].as_str().filter(|uri| uri.starts_with('/'));
+        let Some(uri) = uri else { return Vec::new() };
+        match read(uri).await {
+            Ok(Some(registry)) => registry_entries(&registry),
+            Ok(None) | Err(_) => Vec::new(),
+        }
+    }
+
+    /// The entries of the BIOS attribute registry below the BIOS; empty if it is not there.
     async fn bios_registry(&self, bios: &RedfishResource) -> Result<Vec<Value>, BmcFailure> {
         let path = format!("{}/BiosRegistry", bios.path.trim_end_matches('/'));
         let registry = match self.service.get(RedfishPurpose::ReadBios, &path).await {
@@ -173,8 +187,7 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
             Err(BmcFailure::Refused { .. }) => return Ok(Vec::new()),
             Err(failure) => return Err(failure),
         };
-        let entries = registry.body["RegistryEntries"]["Attributes"].as_array();
-        Ok(entries.cloned().unwrap_or_default())
+        Ok(registry_entries(&registry))
     }
 
     /// The name of the node's card (FQDD), such as `NIC.Slot.5-1-1`: the `Id` of the interface with its address.
@@ -218,6 +231,11 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
     }
 }
 
+fn registry_entries(registry: &RedfishResource) -> Vec<Value> {
+    let entries = registry.body["RegistryEntries"]["Attributes"].as_array();
+    entries.cloned().unwrap_or_default()
+}
+
 /// `HttpDev1Interface` names a port, the interfaces have partitions as well: `NIC.Slot.5-1-1` is on `NIC.Slot.5-1`.
 fn named_interface(id: &str, allowed: &[String], current: Option<&str>) -> Option<String> {
     let port = id.rsplit_once('-').map_or(id, |(port, _)| port);
@@ -255,20 +273,6 @@ mod tests {
                 .is_none()
         );
         assert!(bios_mode(&attributes(json!({"BootMode": 1}))).is_none());
-    }
-
-    #[test]
-    fn attributes_that_prevent_http_boot_are_found_under_each_vendors_name() {
-        for name in [
-            "IPv4HTTPSupport_00F5",
-            "NetworkStackSettings_IPv4HTTPSupport",
-            "Ipv4Http",
-            "IPV4HTTP",
-            "NetworkStack_00F3",
-        ] {
-            assert_eq!(http_support(&attributes(json!({name: "Disabled"}))).len(), 1, "{name}");
-            assert_eq!(http_support(&attributes(json!({name: "Enabled"}))).len(), 0, "{name}");
-        }
     }
 
     #[test]

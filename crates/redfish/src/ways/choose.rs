@@ -7,6 +7,7 @@ use super::bios::{self, HpeBootOrder, NoDellDevice};
 use super::boot_option::{BootCards, OptionPick};
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, CannotHttpBoot};
+use super::http_attributes;
 use super::media_drive::CdDrive;
 use super::over::OverridePlace;
 use super::reader::BootReader;
@@ -118,12 +119,13 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
                     .to_owned(),
             );
         }
-        if need.advises {
-            // The way by Dell's HTTP device enables it.
-            let device = if need.by_url { Some("HttpDev1EnDis") } else { None };
+        if let Some(support) = need.advice {
             let mut attributes = self.attributes().await?;
-            attributes.retain(|name, _| Some(name.as_str()) != device);
-            warnings.extend(bios::http_support(&attributes));
+            // The ways by these attributes set what else they need themselves.
+            attributes.retain(|name, _| {
+                !need.by_url || !(name.starts_with("HttpDev1") || name == "HttpSupport")
+            });
+            warnings.extend(http_attributes::advice(&attributes, support));
         }
         let plan = match (need.by_url, need.media) {
             (_, MediaUse::Only) => self.virtual_media(&shown).await?,
@@ -146,6 +148,13 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
             warnings.push(format!(
                 "{platform} fetches the image itself, and its machine boots it as a CD"
             ));
+        }
+        if let WayPlan::UefiHttpAfterReset { .. } = plan {
+            warnings.push(
+                "UefiHttp is not among the boot targets while BootSourceOverrideMode is Legacy: the boot sends UEFI, \
+                 resets the machine once, and looks again; it fails if UefiHttp is not there then"
+                    .to_owned(),
+            );
         }
         let changes = plan.changes();
         Ok(ChosenWay { platform, warnings, plan, changes })
@@ -232,7 +241,8 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         if !self.attributes().await?.contains_key("UrlBootFile") {
             return Ok(None);
         }
-        let settings = self.bios().await?.map(bios::settings_of);
+        let platform = self.platform().await?;
+        let settings = self.bios().await?.map(|bios| bios::settings_of(bios, platform));
         Ok(settings.map(|settings| WayPlan::HpeUrlBootFile { place, settings, order }))
     }
 
@@ -259,6 +269,13 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         }
         if let Some(plan) = self.boot_option(shown, need).await? {
             return Ok(plan);
+        }
+        if let Some(place) = &shown.place
+            && place.sends_mode()
+            && shown.may_be_bios
+            && quirks::lists_http_after_uefi_mode(platform)
+        {
+            return Ok(WayPlan::UefiHttpAfterReset { place: place.clone() });
         }
         if let Some(place) = &shown.place
             && shown.lists("Pxe")
@@ -346,7 +363,10 @@ impl WayPlan {
         };
         let media = |drive: &CdDrive| BootChange::Media { drive: drive.path.clone() };
         match self {
-            Self::UefiHttp { .. } | Self::Pxe { .. } | Self::BootOption { .. } => Vec::new(),
+            Self::UefiHttp { .. }
+            | Self::UefiHttpAfterReset { .. }
+            | Self::Pxe { .. }
+            | Self::BootOption { .. } => Vec::new(),
             Self::HttpBootUri { drive, .. } => drive.iter().map(media).collect(),
             Self::DellHttpDevice { device, .. } => vec![url(&device.settings, "HttpDev1Uri")],
             Self::HpeUrlBootFile { settings, order: persistent, .. } => {

@@ -42,6 +42,10 @@ pub(super) enum WayPlan {
         place: OverridePlace,
         uri_at: Option<String>,
     },
+    /// `UefiHttp` is listed only after a start in UEFI mode.
+    UefiHttpAfterReset {
+        place: OverridePlace,
+    },
     Pxe {
         place: OverridePlace,
     },
@@ -70,7 +74,7 @@ impl ChosenWay {
             WayPlan::HttpBootUri { .. } => BootWayKind::HttpBootUri,
             WayPlan::DellHttpDevice { .. } => BootWayKind::DellHttpDevice,
             WayPlan::HpeUrlBootFile { .. } => BootWayKind::HpeUrlBootFile,
-            WayPlan::UefiHttp { .. } => BootWayKind::UefiHttp,
+            WayPlan::UefiHttp { .. } | WayPlan::UefiHttpAfterReset { .. } => BootWayKind::UefiHttp,
             WayPlan::Pxe { .. } => BootWayKind::Pxe,
             WayPlan::BootOption { .. } => BootWayKind::BootOption,
             WayPlan::BootOrder { .. } => BootWayKind::BootOrder,
@@ -93,6 +97,7 @@ impl ChosenWay {
             WayPlan::DellHttpDevice { device, .. } => &device.settings,
             WayPlan::HpeUrlBootFile { settings, .. } => settings,
             WayPlan::UefiHttp { place, .. }
+            | WayPlan::UefiHttpAfterReset { place }
             | WayPlan::Pxe { place }
             | WayPlan::BootOption { place, .. } => &place.path,
             WayPlan::BootOrder { resource, .. } => resource,

@@ -42,7 +42,7 @@ impl Interface {
             Self::Http => (false, MediaUse::Never),
             Self::VirtualMedia => (true, MediaUse::Only),
         };
-        BootNeed { by_url, macs, allows_pxe: false, media, advises: false }
+        BootNeed { by_url, macs, allows_pxe: false, media, advice: None }
     }
 
     fn name(self) -> &'static str {
@@ -203,7 +203,7 @@ async fn boot(bmc: &InMemoryBmc, need: &BootNeed<'_>) -> (Vec<BootChange>, Resul
         changes = way.changes().to_vec();
         let wanted = HttpBootOverride::once(need.by_url.then(|| URL.to_owned()));
         let failed = |failure: crate::failure::BmcFailure| failure.to_string();
-        machine.set_boot(&view, &way, &wanted).await.map_err(failed)?;
+        machine.set_boot(&view, &way, &wanted).await.map_err(words)?;
         let view = machine.read_back(&way, &wanted).await.map_err(words)?.view;
         machine.power_on(&view).await.map_err(failed)?;
         machine.await_power(SystemPower::On, POWER_FOLLOWS).await.map_err(failed)?;
@@ -381,6 +381,7 @@ fn snapshot_name(platform: Platform) -> &'static str {
         Platform::HpeIlo6 => "hpe_ilo6",
         Platform::LenovoXcc => "lenovo_xcc",
         Platform::Supermicro => "supermicro",
+        Platform::SupermicroA21ge => "supermicro_a21ge",
         Platform::OpenBmc => "openbmc",
         Platform::NvidiaBluefield => "nvidia_bluefield",
     }

@@ -72,7 +72,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                     done => done?,
                 }
             }
-            WayPlan::UefiHttp { place, .. } => {
+            WayPlan::UefiHttp { place, .. } | WayPlan::UefiHttpAfterReset { place } => {
                 has_target(
                     &self.resource(&view, &place.path).await?,
                     place,

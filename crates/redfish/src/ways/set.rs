@@ -10,6 +10,7 @@ use url::{Host, Url};
 use super::bios::{DellHttpDevice, HpeBootOrder};
 use super::boot_option::OptionPick;
 use super::chosen::{ChosenWay, WayPlan};
+use super::errors::{BootNotSet, CannotHttpBoot};
 use super::over::{OverridePlace, boot_body, wants_mode};
 use super::wanted::{HttpBootOverride, OverrideEnabled};
 use crate::channel::BmcChannel;
@@ -25,21 +26,40 @@ const HPE_URL_ENTRY: &str = "File.URL.1.1";
 const MOST_JOBS: usize = 100;
 /// Time limit of a reset that only enables Dell's HTTP device.
 const ENABLING: Duration = Duration::from_secs(900);
+/// Time limit of a start in UEFI mode, after which the targets are listed: a self-test.
+const IN_UEFI_MODE: Duration = Duration::from_secs(600);
+/// Time for a power change.
+const POWER_FOLLOWS: Duration = Duration::from_secs(90);
 
 impl<C: BmcChannel> RedfishSystem<'_, C> {
     /// Sets a boot. `view` is the latest state of the system. Returns the path of the job that the next reset runs for
     /// it, if there is one.
     ///
     /// # Errors
-    /// [`BmcFailure`]
+    /// [`BootNotSet::Cannot`] if a target is still missing after a reset that should have brought it, or the failure of a
+    /// request.
     pub async fn set_boot(
         &self,
         view: &SystemView,
         way: &ChosenWay,
         wanted: &HttpBootOverride,
+    ) -> Result<Option<String>, BootNotSet> {
+        if let WayPlan::UefiHttpAfterReset { place } = &way.plan {
+            let view = self.reset_in_uefi_mode(view, place).await?;
+            self.set_target(&view, place, wanted.enabled, "UefiHttp").await?;
+            return Ok(None);
+        }
+        Ok(self.set_by_plan(view, &way.plan, wanted).await?)
+    }
+
+    async fn set_by_plan(
+        &self,
+        view: &SystemView,
+        plan: &WayPlan,
+        wanted: &HttpBootOverride,
     ) -> Result<Option<String>, BmcFailure> {
         let url = wanted.uri.as_deref().unwrap_or_default();
-        let set = match &way.plan {
+        let set = match plan {
             WayPlan::HttpBootUri { place, uri_at, .. } => {
                 self.set_with_uri(view, place, uri_at, wanted.enabled, json!(url)).await
             }
@@ -50,6 +70,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 }
                 Some(_) | None => self.set_target(view, place, wanted.enabled, "UefiHttp").await,
             },
+            WayPlan::UefiHttpAfterReset { place } => {
+                self.set_target(view, place, wanted.enabled, "UefiHttp").await
+            }
             WayPlan::Pxe { place } => self.set_target(view, place, wanted.enabled, "Pxe").await,
             WayPlan::BootOption { place, reference, pick } => {
                 self.set_option(view, place, wanted.enabled, reference, pick).await
@@ -76,6 +99,41 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             }
         };
         set.map(|()| None)
+    }
+
+    /// Starts the machine once in UEFI mode, and switches it off again; unless `UefiHttp` is listed already.
+    async fn reset_in_uefi_mode(
+        &self,
+        view: &SystemView,
+        place: &OverridePlace,
+    ) -> Result<SystemView, BootNotSet> {
+        let lists_http = |view: &SystemView| {
+            let listed = view.boot().allowed("BootSourceOverrideTarget");
+            listed.is_some_and(|listed| listed.contains(&"UefiHttp"))
+        };
+        if lists_http(view) {
+            return Ok(view.clone());
+        }
+        self.set_target(view, place, OverrideEnabled::Once, "None").await?;
+        self.power_on(view).await?;
+        let (mut left, mut wait) = (IN_UEFI_MODE, Duration::from_secs(5));
+        let mut shown = self.look().await?;
+        while !lists_http(&shown) && !left.is_zero() {
+            let now = wait.min(left);
+            self.service().pause(now).await;
+            left -= now;
+            wait = (wait * 2).min(Duration::from_secs(30));
+            shown = self.look().await?;
+        }
+        self.power_off(&shown).await?;
+        let view = self.await_power(SystemPower::Off, POWER_FOLLOWS).await?;
+        if lists_http(&view) {
+            return Ok(view);
+        }
+        let targets = view.boot().allowed("BootSourceOverrideTarget").unwrap_or_default();
+        let targets = targets.join(", ");
+        let advice = ", even after a start in UEFI mode";
+        Err(CannotHttpBoot::NoUefiHttp { targets, advice }.into())
     }
 
     /// The resource at `path`: the system as it was just seen, or another one, read now.
@@ -290,7 +348,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         }
         let view = self.look().await?;
         self.power_off(&view).await?;
-        self.await_power(SystemPower::Off, Duration::from_secs(90)).await.map(drop)
+        self.await_power(SystemPower::Off, POWER_FOLLOWS).await.map(drop)
     }
 
     /// Dell's iDRAC sets its own attributes where the override is read-only (bmclib#470).

@@ -162,13 +162,8 @@ impl BmcChannel for SushyToolsBmc {
     async fn pause(&self, _: Duration) {}
 }
 
-const BY_DHCP: BootNeed<'_> = BootNeed {
-    by_url: false,
-    macs: &[],
-    allows_pxe: false,
-    media: MediaUse::Never,
-    advises: false,
-};
+const BY_DHCP: BootNeed<'_> =
+    BootNeed { by_url: false, macs: &[], allows_pxe: false, media: MediaUse::Never, advice: None };
 const BY_URL: BootNeed<'_> = BootNeed { by_url: true, ..BY_DHCP };
 const BY_CD: BootNeed<'_> = BootNeed { media: MediaUse::Only, ..BY_URL };
 

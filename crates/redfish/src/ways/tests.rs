@@ -1,9 +1,11 @@
 //! Whole boots against the platforms of the emulator.
 
+mod bios;
+
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use hardware::{BootChange, BootWayKind, HttpMethod, Mac, RedfishPurpose};
+use hardware::{BootChange, BootMode, BootWayKind, HttpMethod, Mac, RedfishPurpose, ShownBootMode};
 use http::Method;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -20,13 +22,14 @@ mod odd_bmcs;
 
 pub(crate) const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
 const PATIENCE: Duration = Duration::from_secs(300);
+const PLAIN: HttpSupport = HttpSupport { ipv6: false, plain: true };
 
 fn macs() -> Vec<Mac> {
     vec![MAC.parse().unwrap()]
 }
 
 fn by_url(macs: &[Mac]) -> BootNeed<'_> {
-    BootNeed { by_url: true, macs, allows_pxe: false, media: MediaUse::Never, advises: false }
+    BootNeed { by_url: true, macs, allows_pxe: false, media: MediaUse::Never, advice: None }
 }
 
 fn by_dhcp(macs: &[Mac]) -> BootNeed<'_> {
@@ -241,8 +244,8 @@ async fn a_boot_mode_is_set_where_it_is_writable_and_refused_with_a_reason_elsew
             let machine = RedfishSystem::find(&bmc, &facts, None, PATIENCE).await.unwrap();
             let view = machine.look().await.unwrap();
             let done = machine.set_boot_mode(&view, mode).await;
-            let words =
-                done.map_or_else(|error| format!("refused: {error}"), |()| "set".to_owned());
+            let words = done
+                .map_or_else(|error| format!("refused: {error}"), |effect| format!("{effect:?}"));
             writeln!(table, "{platform:?} {mode}: {words}").unwrap();
         }
     }
@@ -536,7 +539,7 @@ async fn do_everything(bmc: &InMemoryBmc, resources: usize) {
     let all = [by_url(&macs), by_dhcp(&macs)].into_iter().flat_map(|need| {
         [MediaUse::Never, MediaUse::AsFallback, MediaUse::Only].map(|media| BootNeed {
             media,
-            advises: true,
+            advice: Some(PLAIN),
             allows_pxe: resources.is_multiple_of(2),
             ..need
         })

@@ -2,6 +2,8 @@
 
 use hardware::Mac;
 
+use super::http_attributes::HttpSupport;
+
 /// What is asked of a BMC.
 #[derive(Clone, Copy, Debug)]
 pub struct BootNeed<'n> {
@@ -13,8 +15,8 @@ pub struct BootNeed<'n> {
     pub allows_pxe: bool,
     /// The use of virtual media.
     pub media: MediaUse,
-    /// Whether advice about BIOS attributes is wanted, which takes further requests.
-    pub advises: bool,
+    /// What the firmware boots over, if advice about the BIOS attributes for it is wanted, which takes further requests.
+    pub advice: Option<HttpSupport>,
 }
 
 /// The use of a BMC's virtual CD drive.

@@ -1,18 +1,21 @@
-//! `/v1/nodes/{}/management`: boot device and NMI; and the boot mode. The BMC is asked while the client waits.
+//! `/v1/nodes/{}/management`: boot device and NMI; the boot mode and Secure Boot. The BMC is asked while the client waits.
 
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::{Extension, Json};
+use hardware::BootMode;
 use ironic::{ClientView, management};
-use provision::Node;
-use redfish::ways::{BootDevice, BootMode, OverrideEnabled};
+use provision::{Event, Node, ProvisionState};
+use redfish::ways::{BootDevice, ModeEffect, OverrideEnabled};
 use serde_json::{Value, json};
+use store::{ChangeError, log_store_failure};
+use tracing::{debug, info};
 
 use super::context::ApiContext;
 use super::extract::{JsonBody, PathParams};
 use super::states::accepted;
-use crate::bmcs::{API_PATIENCE, BmcClient};
+use crate::bmcs::{API_PATIENCE, BmcClient, BmcMachine};
 use crate::error::ApiError;
 
 pub(super) async fn boot_device(
@@ -80,7 +83,26 @@ pub(super) async fn set_boot_mode(
     let node = api.free(&node, &ident, may_change_boot).await?;
     let bmc = api.bmc_of(&node).await?;
     let machine = bmc.machine().await?;
-    machine.set_boot_mode(&machine.look().await?, mode).await?;
+    let effect = machine.set_boot_mode(&machine.look().await?, mode).await?;
+    api.note_boot_mode(&node, &machine, "boot mode", effect).await;
+    Ok(accepted(&view, &node))
+}
+
+/// Upstream answers 202 before it asks the BMC, and resets the machine itself where the BMC needs that; here the
+/// operator does.
+pub(super) async fn set_secure_boot(
+    State(api): State<ApiContext>,
+    Extension(view): Extension<ClientView>,
+    PathParams(ident): PathParams<String>,
+    JsonBody(body): JsonBody,
+) -> Result<Response, ApiError> {
+    let node = api.find(&ident, view.version).await?.node;
+    let enable = management::secure_boot(&body)?;
+    let node = api.free(&node, &ident, may_change_secure_boot).await?;
+    let bmc = api.bmc_of(&node).await?;
+    let machine = bmc.machine().await?;
+    let effect = machine.set_secure_boot(&machine.look().await?, enable).await?;
+    api.note_boot_mode(&node, &machine, "Secure Boot", effect).await;
     Ok(accepted(&view, &node))
 }
 
@@ -100,6 +122,7 @@ pub(super) async fn inject_nmi(
 
 /// A boot under way has its own override, which another one would replace.
 fn may_change_boot(node: &Node) -> Result<(), ApiError> {
+    is_settled(node)?;
     match node.live_attempt() {
         None => Ok(()),
         Some(_) => Err(ApiError::conflict(format!(
@@ -110,7 +133,48 @@ fn may_change_boot(node: &Node) -> Result<(), ApiError> {
     }
 }
 
+/// The machine of an instance applies it when it is reset.
+fn may_change_secure_boot(node: &Node) -> Result<(), ApiError> {
+    is_settled(node)?;
+    if node.provision_state == ProvisionState::Active { Ok(()) } else { may_change_boot(node) }
+}
+
+/// Ironic refuses both in its `UNSTABLE_STATES`.
+fn is_settled(node: &Node) -> Result<(), ApiError> {
+    let state = node.provision_state;
+    if !state.is_under_way() || node.live_attempt().is_some() {
+        return Ok(());
+    }
+    Err(ApiError::conflict(format!(
+        "Node {} is in {state} state. Since node is transitioning, the boot mode will not be set. Try again later.",
+        node.uuid
+    )))
+}
+
 impl ApiContext {
+    /// Saves the boot mode that the BMC shows after a change of it. If that fails, the next reading of the power does.
+    async fn note_boot_mode(
+        &self,
+        node: &Node,
+        machine: &BmcMachine<'_, '_>,
+        what: &str,
+        effect: ModeEffect,
+    ) {
+        if effect == ModeEffect::AtReset {
+            info!(node.uuid = %node.uuid, "the {what} takes effect at the next reset of the machine");
+        }
+        let shown = async { machine.shown_boot_mode(&machine.look().await?).await };
+        match shown.await {
+            Ok(modes) => {
+                match self.nodes.happen(node.uuid, None, &Event::BootModeSeen(modes)).await {
+                    Ok(_) | Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
+                    Err(failed) => log_store_failure(&failed, "the boot mode could not be saved"),
+                }
+            }
+            Err(error) => debug!(node.uuid = %node.uuid, %error, "the boot mode could not be read"),
+        }
+    }
+
     /// The BMC of a node, for a request whose client waits.
     async fn bmc_of<'n>(&'n self, node: &'n Node) -> Result<BmcClient<'n>, ApiError> {
         Ok(BmcClient::of(&self.bmcs, node, &self.recorder, API_PATIENCE).await?)

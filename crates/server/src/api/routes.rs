@@ -81,7 +81,11 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
         put("/v1/nodes/{node}/states/power", 1, states::power),
         get("/v1/nodes/{node}/states/console", 1, unbuilt::console),
         put("/v1/nodes/{node}/states/boot_mode", since::SET_BOOT_MODE, management::set_boot_mode),
-        put("/v1/nodes/{node}/states/secure_boot", since::SET_BOOT_MODE, unbuilt::not_ours),
+        put(
+            "/v1/nodes/{node}/states/secure_boot",
+            since::SET_BOOT_MODE,
+            management::set_secure_boot,
+        ),
         put("/v1/nodes/{node}/states/raid", since::RAID, unbuilt::not_ours),
         // The hardware of a node.
         get("/v1/nodes/{node}/management/boot_device", 1, management::boot_device),

@@ -159,7 +159,10 @@ pub(super) async fn validate(
         Validation::of_settings(&node, &ports).with_host(api.has_means(&node).await);
     if validation.is_good() {
         let allows_pxe = api.settings.allows_pxe;
-        let way = bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe).await;
+        let base = api.settings.means.as_ref().and_then(|means| means.base_of(&node));
+        let support = bmcs::http_support(base.as_ref());
+        let way =
+            bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe, support).await;
         validation = validation.with_bmc(match way {
             Ok(way) => Ok(way.to_string()),
             Err(error) => Err(error.to_string()),

@@ -10,13 +10,15 @@ use serde::Deserialize;
 pub struct CleanConfig {
     /// Whether `provide` cleans first; a node's own `automated_clean` takes precedence.
     pub automated: bool,
+    /// The priority of `bios.enable_http_boot` in automated cleans; 0 leaves it out.
+    pub enable_http_boot_priority: u32,
     /// Seconds of silence after which a clean fails.
     pub callback_timeout_secs: u32,
 }
 
 impl Default for CleanConfig {
     fn default() -> Self {
-        Self { automated: true, callback_timeout_secs: 1_800 }
+        Self { automated: true, enable_http_boot_priority: 0, callback_timeout_secs: 1_800 }
     }
 }
 

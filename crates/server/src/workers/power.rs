@@ -123,7 +123,7 @@ async fn carry_out_all(
             }
             PlannedAction::SetBoot(boot) => {
                 if let Some(way) = chosen(way.as_deref()) {
-                    let job = machine.set_boot(&shown, way, &boot).await?;
+                    let job = machine.set_boot(&shown, way, &boot).await.map_err(BmcError::from)?;
                     job.into_iter().for_each(|job| record_job(context, node, job));
                 }
             }

@@ -22,12 +22,14 @@ const SPREAD: f64 = 0.9;
 const CALM_RATE: f64 = 32.0;
 /// The time that a slow BMC takes for a reading, with the login and TLS.
 const SLOW_READING: Duration = Duration::from_secs(2);
+/// The boot mode and Secure Boot, which take further requests, are read with every so many readings of the power.
+const MODES_EVERY: u128 = 10;
 /// Readings at once: Ironic's `[conductor]sync_power_state_workers`, and what a process has descriptors for.
 const FEWEST_AT_ONCE: usize = 8;
 const MOST_AT_ONCE: usize = 512;
 
 pub(super) async fn run(context: WorkerContext, every: Duration, end: CancellationToken) {
-    let mut silent = HashSet::new();
+    let (mut silent, mut round) = (HashSet::new(), 0_u128);
     let mut look = interval(every);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -41,7 +43,12 @@ pub(super) async fn run(context: WorkerContext, every: Duration, end: Cancellati
         drop(all);
         let (begun, count) = (Instant::now(), resting.len());
         let pace = ReadingPace::of(count, every);
-        let looks = paced(resting, pace.gap).map(|node| look_at(&context, node));
+        round = round.wrapping_add(1);
+        let looks = paced(resting, pace.gap).map(|node| {
+            // In other rounds, it is the turn of others.
+            let with_modes = round.wrapping_add(node.as_u128()).is_multiple_of(MODES_EVERY);
+            look_at(&context, node, with_modes)
+        });
         let found: Vec<_> = looks.buffer_unordered(pace.at_once).collect().await;
         silent = note(&silent, found);
         debug!(
@@ -96,32 +103,39 @@ fn is_resting(node: &Node) -> bool {
 ///
 /// The reading takes time. A change of the node meanwhile, such as an operator's power request, is newer than the
 /// result, which is dropped then until the next reading.
-async fn look_at(context: &WorkerContext, uuid: Uuid) -> Option<(Uuid, String)> {
+async fn look_at(context: &WorkerContext, uuid: Uuid, with_modes: bool) -> Option<(Uuid, String)> {
     // The node may have waited for its turn.
     let (node, since) = context.nodes.index().numbered(uuid)?;
     if !is_resting(&node) {
         return None;
     }
-    let power = match verify::power(context, &node).await {
-        Ok(Some(power)) => power,
-        // Nothing is known that is newer.
-        Ok(None) => return None,
+    let seen = match verify::look_at(context, &node, with_modes).await {
+        Ok(seen) => seen,
         Err(failed) => return Some((uuid, failed.to_string())),
     };
-    if node.power_state == Some(power) {
-        return None;
-    }
-    match context.nodes.happen_unless_changed(uuid, since, &Event::PowerSeen(power)).await {
-        Ok(Some(_)) => {
-            info!(node.uuid = %uuid, "its power was changed by others: it is {}", power.name());
+    // Nothing is known that is newer, if the BMC shows none.
+    let power = seen.power.filter(|power| node.power_state != Some(*power));
+    let modes = seen.modes.filter(|modes| node.shown_boot_mode() != *modes);
+    let (event, words) = match (power, modes) {
+        (Some(power), _) => (
+            Event::PowerSeen(power),
+            format!("its power was changed by others: it is {}", power.name()),
+        ),
+        // With a change of the power, it is saved after the next reading.
+        (None, Some(modes)) => {
+            (Event::BootModeSeen(modes), format!("its BMC shows another boot mode: {modes}"))
         }
+        (None, None) => return None,
+    };
+    match context.nodes.happen_unless_changed(uuid, since, &event).await {
+        Ok(Some(_)) => info!(node.uuid = %uuid, "{words}"),
         Ok(None) => {
-            debug!(node.uuid = %uuid, "the node was changed while its power state was read")
+            debug!(node.uuid = %uuid, "the node was changed while its machine was looked at")
         }
         // A worker with the node has newer data.
         Err(ChangeError::Locked { .. } | ChangeError::NoSuchNode(_)) => {}
         Err(failed) => {
-            log_store_failure(&failed, &format!("the power of node {uuid} was not saved"));
+            log_store_failure(&failed, &format!("the state of node {uuid} was not saved"));
         }
     }
     None

@@ -1,10 +1,12 @@
-//! `manage`: checks that the BMC answers, and accepts the user name and password.
+//! `manage`: checks that the BMC answers, and accepts the user name and password; reads power and boot mode.
 
 use std::time::Duration;
 
+use hardware::ShownBootMode;
 use provision::{Event, Node, PowerState};
 use redfish::system::SystemPower;
 use tokio::time::timeout;
+use tracing::debug;
 
 use super::context::WorkerContext;
 use crate::bmcs::{BmcClient, BmcError, WORK_PATIENCE};
@@ -12,27 +14,51 @@ use crate::bmcs::{BmcClient, BmcError, WORK_PATIENCE};
 /// Time limit of all BMC calls: a slow BMC must not hold the node longer.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// What a BMC shows of its machine.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SeenMachine {
+    /// The power state; `None` if it shows none.
+    pub(super) power: Option<PowerState>,
+    /// The boot mode; `None` if it was not read.
+    pub(super) modes: Option<ShownBootMode>,
+}
+
 /// Support of HTTP boot is checked at the boot: until then an operator may still change the boot interface.
 pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
-    match power(context, node).await {
-        Ok(power) => Event::Verified(power),
+    match look_at(context, node, true).await {
+        Ok(SeenMachine { power, modes }) => Event::Verified(power, modes.unwrap_or_default()),
         Err(failed) => Event::VerifyFailed(failed.to_string()),
     }
 }
 
-/// The power state at the BMC; `None` if it shows none.
-pub(super) async fn power(
+/// The power state at the BMC; `with_modes` also the boot mode, which takes further requests.
+pub(super) async fn look_at(
     context: &WorkerContext,
     node: &Node,
-) -> Result<Option<PowerState>, BmcError> {
-    let seen = timeout(PATIENCE, see_power(context, node)).await;
+    with_modes: bool,
+) -> Result<SeenMachine, BmcError> {
+    let seen = timeout(PATIENCE, see_machine(context, node, with_modes)).await;
     seen.map_err(|_| BmcError::Slow(PATIENCE)).flatten()
 }
 
-async fn see_power(context: &WorkerContext, node: &Node) -> Result<Option<PowerState>, BmcError> {
+async fn see_machine(
+    context: &WorkerContext,
+    node: &Node,
+    with_modes: bool,
+) -> Result<SeenMachine, BmcError> {
     let recorder = &context.recorder;
-    let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?.for_one_look();
-    Ok(power_state(bmc.machine().await?.look().await?.power()))
+    let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?;
+    let bmc = if with_modes { bmc } else { bmc.for_one_look() };
+    let machine = bmc.machine().await?;
+    let view = machine.look().await?;
+    let power = power_state(view.power());
+    if !with_modes {
+        return Ok(SeenMachine { power, modes: None });
+    }
+    // As in Ironic, the node does not depend on it.
+    let modes = machine.shown_boot_mode(&view).await;
+    let modes = modes.inspect_err(|error| debug!(%error, "the boot mode could not be read"));
+    Ok(SeenMachine { power, modes: modes.ok() })
 }
 
 /// A machine on its way to another state counts as on.

@@ -19,6 +19,8 @@ pub(crate) const NO_FAULTS: Vec<FaultRule> = Vec::new();
 pub(crate) const USERNAME: &str = "admin";
 pub(crate) const PASSWORD: &str = "secret";
 const SYSTEM: &str = "1";
+/// The address of the machine's card.
+pub(crate) const CARD: &str = "52:54:00:00:00:09";
 
 /// A BMC with one machine; clones share it.
 #[derive(Clone)]
@@ -57,8 +59,12 @@ impl Held {
 
 impl Bmc {
     pub(crate) async fn start(faults: Vec<FaultRule>) -> Self {
+        Self::of(Platform::Generic, faults).await
+    }
+
+    pub(crate) async fn of(platform: Platform, faults: Vec<FaultRule>) -> Self {
         let mut emulator = Emulator::new(USERNAME, PASSWORD);
-        emulator.add_system(SYSTEM, &[], Platform::Generic);
+        emulator.add_system(SYSTEM, &[CARD.to_owned()], platform);
         emulator.set_faults(faults);
         let inside = Inside { emulator, changes: Vec::new(), booted_from: None, hold: None };
         let shared = Arc::new(Shared {
@@ -84,6 +90,11 @@ impl Bmc {
     /// All changing requests so far.
     pub(crate) fn changes(&self) -> Vec<String> {
         self.shared.state.lock().unwrap().changes.clone()
+    }
+
+    /// A resource as it is.
+    pub(crate) fn resource(&self, path: &str) -> Value {
+        self.shared.state.lock().unwrap().emulator.resource(path).unwrap_or_default()
     }
 
     pub(crate) fn booted_from(&self) -> Option<String> {
@@ -131,8 +142,8 @@ impl Inside {
         match effect {
             Some(PowerEffect::Start { .. }) => {
                 let next = self.emulator.starts(SYSTEM, Duration::ZERO);
-                if let Some(NextBoot::Url(url) | NextBoot::Cd(url)) = next {
-                    self.booted_from = Some(url);
+                if let Some(NextBoot::Url(url) | NextBoot::Cd(url)) = &next {
+                    self.booted_from = Some(url.clone());
                 }
             }
             Some(PowerEffect::Stop { .. } | PowerEffect::ShutDown { .. }) => {
@@ -157,7 +168,8 @@ impl Inside {
     }
 }
 
-/// `GET /redfish/v1/Systems/1`, `POST On`, `PATCH Once UEFI UefiHttp with a URL`, `POST InsertMedia with a URL`
+/// `GET /redfish/v1/Systems/1`, `POST On`, `PATCH Once UEFI UefiHttp with a URL`, `POST InsertMedia with a URL`,
+/// `PATCH IPv4HTTPSupport_00F5=Enabled`, `PATCH SecureBoot true`
 fn describe(head: &Parts, body: &Bytes) -> String {
     if head.method == Method::GET {
         return format!("GET {}", head.uri.path());
@@ -166,6 +178,16 @@ fn describe(head: &Parts, body: &Bytes) -> String {
     let boot = &body["Boot"];
     let has_url = boot["HttpBootUri"].is_string() || body["Image"].is_string();
     let url = if has_url { Some("with a URL") } else { None };
+    if let Some(attributes) = body["Attributes"].as_object() {
+        let of = |(name, value): (&String, &Value)| {
+            format!("{name}={}", value.as_str().unwrap_or_default())
+        };
+        let attributes: Vec<_> = attributes.iter().map(of).collect();
+        return format!("{} {}", head.method, attributes.join(" "));
+    }
+    if let Some(enable) = body["SecureBootEnable"].as_bool() {
+        return format!("{} SecureBoot {enable}", head.method);
+    }
     let words = [
         head.uri.path().rsplit_once("/VirtualMedia.").map(|(_, action)| action),
         body["ResetType"].as_str(),

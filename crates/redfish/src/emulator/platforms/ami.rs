@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::bios::{BiosAttribute, attributes_of, check_attributes};
 use super::bodies::{BmcDescription, BodiesBuilder, BootOptionForm};
-use crate::emulator::machine::{MachineResources, SystemLayout};
+use crate::emulator::machine::{MachineResources, NextBoot, SystemLayout};
 use crate::emulator::patch::ResourcePatch;
 use crate::emulator::response::{EmulatorResponse, error, no_content, vendor_error};
 use crate::emulator::tree::ResourceBodies;
@@ -115,6 +115,15 @@ impl VendorRules for AmiMegaRac {
     fn apply_settings(&self, machine: &mut MachineResources<'_>) {
         machine.apply(FUTURE, SYSTEM, "Boot");
         machine.apply(FUTURE_BIOS, &format!("{SYSTEM}/Bios"), "Attributes");
+    }
+
+    fn boot_over_http(&self, machine: &MachineResources<'_>, boot: &Value) -> NextBoot {
+        let is_on = |name: &str| machine.attribute(name) == "Enabled";
+        match boot["HttpBootUri"].as_str() {
+            _ if !is_on("Ipv4Http") || !is_on("NetworkStack") => NextBoot::Usual,
+            Some(url) if !url.is_empty() => NextBoot::Url(url.to_owned()),
+            Some(_) | None => NextBoot::Http { nic: 0 },
+        }
     }
 
     fn busy(&self) -> EmulatorResponse {

@@ -140,6 +140,10 @@ impl VendorRules for DellIdrac {
         }
     }
 
+    fn applies_secure_boot_at_start(&self) -> bool {
+        true
+    }
+
     fn accepts_patch(&self, _: &SystemLayout, path: &str) -> bool {
         [SYSTEM, SETTINGS, BIOS_SETTINGS, DELL_ATTRIBUTES].contains(&path)
     }

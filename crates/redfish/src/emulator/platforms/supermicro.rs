@@ -1,4 +1,5 @@
-//! Supermicro X13: `UefiHttp` is listed always, and works once HTTP is on in the BIOS.
+//! Supermicro X13: `UefiHttp` is listed always, and works once HTTP is on in the BIOS. On A21GE it is listed only after a
+//! start in UEFI mode.
 
 use serde_json::{Value, json};
 
@@ -10,7 +11,10 @@ use crate::emulator::response::{EmulatorResponse, ok};
 use crate::emulator::tree::ResourceBodies;
 use crate::emulator::vendor::{SystemSpec, VendorRules};
 
-pub(super) struct SupermicroBmc;
+pub(super) struct SupermicroBmc {
+    /// Whether `UefiHttp` is listed always.
+    pub(super) lists_http: bool,
+}
 
 const SYSTEM: &str = "/redfish/v1/Systems/1";
 const BIOS_SETTINGS: &str = "/redfish/v1/Systems/1/Bios/SD";
@@ -30,6 +34,15 @@ fn attributes() -> [BiosAttribute; 4] {
     ]
 }
 
+fn targets(lists_http: bool) -> Vec<&'static str> {
+    let mut targets =
+        vec!["None", "Pxe", "Floppy", "Cd", "Usb", "Hdd", "BiosSetup", "UsbCd", "UefiBootNext"];
+    if lists_http {
+        targets.push("UefiHttp");
+    }
+    targets
+}
+
 impl VendorRules for SupermicroBmc {
     fn bodies(&self, specs: &[SystemSpec]) -> ResourceBodies {
         let mut builder = BodiesBuilder::with_etag("\"a0a7128477b35520\"");
@@ -43,16 +56,13 @@ impl VendorRules for SupermicroBmc {
             }),
             system_body: json!({
                 "Manufacturer": "Supermicro",
-                "Model": "SYS-821GE-TNHR",
+                "Model": if self.lists_http { "SYS-821GE-TNHR" } else { "SYS-A21GE-NBRT" },
                 "Boot": {
                     "BootNext": null,
                     "BootSourceOverrideEnabled": "Disabled",
-                    "BootSourceOverrideMode": "UEFI",
+                    "BootSourceOverrideMode": if self.lists_http { "UEFI" } else { "Legacy" },
                     "BootSourceOverrideTarget": "Pxe",
-                    "BootSourceOverrideTarget@Redfish.AllowableValues": [
-                        "None", "Pxe", "Floppy", "Cd", "Usb", "Hdd", "BiosSetup", "UsbCd",
-                        "UefiBootNext", "UefiHttp",
-                    ],
+                    "BootSourceOverrideTarget@Redfish.AllowableValues": targets(self.lists_http),
                 },
             }),
             manager_body: json!({"Model": "ASPEED", "FirmwareVersion": "01.03.18"}),
@@ -119,6 +129,10 @@ impl VendorRules for SupermicroBmc {
 
     fn apply_settings(&self, machine: &mut MachineResources<'_>) {
         machine.apply(BIOS_SETTINGS, &format!("{SYSTEM}/Bios"), "Attributes");
+        if !self.lists_http && machine.boot()["BootSourceOverrideMode"] == "UEFI" {
+            let listed = json!({"BootSourceOverrideTarget@Redfish.AllowableValues": targets(true)});
+            machine.tree.change(SYSTEM, &json!({"Boot": listed}));
+        }
     }
 
     fn needs_reset_after_settings(&self) -> bool {
