@@ -29,6 +29,7 @@ const OURS: Layers = Layers {
         ("store", &["hardware", "provision"]),
         ("nodes", &["hardware", "provision", "store"]),
         ("transport", &[]),
+        ("certificates", &["transport"]),
         ("bmcs", &["hardware", "redfish", "transport"]),
         ("artifacts", &["hardware", "provision", "efi", "netboot", "nodes", "transport"]),
         (
@@ -44,6 +45,7 @@ const OURS: Layers = Layers {
                 "store",
                 "nodes",
                 "transport",
+                "certificates",
                 "bmcs",
                 "artifacts",
             ],
@@ -63,6 +65,7 @@ const OURS: Layers = Layers {
                 "store",
                 "nodes",
                 "transport",
+                "certificates",
                 "bmcs",
                 "artifacts",
                 "server",

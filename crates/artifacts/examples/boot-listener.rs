@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use netboot::image_limits::ImageLimits;
 use netboot::image_reach::ImageReach;
-use netboot::urls::{UrlSettings, Urls};
+use netboot::urls::{UrlPort, UrlSettings, Urls};
 use nodes::{NodeIndex, Recorder};
 use provision::artifact::HttpLoader;
 use provision::node::{FreshAttempt, Secret};
@@ -30,7 +30,7 @@ async fn main() -> Result<()> {
     let folder: PathBuf = arguments.next().context("no folder to serve")?.into();
     let folder = fs::canonicalize(folder)?;
     let urls =
-        UrlSettings { boot: None, boot6: None, agent: None, boot_port: 8080, agent_port: 6386 };
+        UrlSettings { boot: None, boot6: None, agent: None, boot_port: UrlPort::http(8080), agent_port: UrlPort::http(6386) };
     let settings = ArtifactSettings {
         boot_sets: BootSets::look(&folder),
         cache: folder.clone(),

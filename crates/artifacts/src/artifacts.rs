@@ -5,9 +5,10 @@ use std::sync::Arc;
 use anyhow::Result;
 use nodes::{NodeIndex, Recorder};
 use provision::Node;
-use tokio::net::TcpListener;
 use transport::http_server::metrics::HttpMetrics;
-use transport::http_server::{self, BodyLimits, ConnectionLimits, HeaderNames, ServedPort};
+use transport::http_server::{
+    self, BodyLimits, ConnectionLimits, HeaderNames, PortListener, ServedPort,
+};
 
 use crate::attempt_images::AttemptImages;
 use crate::service::BootService;
@@ -44,7 +45,7 @@ impl Artifacts {
     /// Serves `listeners` until `end`, then finishes current answers.
     pub async fn serve(
         self,
-        listeners: Vec<TcpListener>,
+        listeners: Vec<PortListener>,
         limits: ConnectionLimits,
         metrics: HttpMetrics,
         end: impl Future<Output = ()>,

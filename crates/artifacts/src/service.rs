@@ -1,5 +1,6 @@
 //! The service of the boot listener: it passes a request's path and headers to [`netboot`], and sends the answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,10 +12,13 @@ use netboot::fetch_answer::FetchRefusal;
 use netboot::fetch_plan::FetchRequest;
 use netboot::ticket::{TicketRefusal, admit, boot_path};
 use nodes::{NodeIndex, Recorder};
-use provision::Node;
+use provision::trace::TlsFailure;
+use provision::{BootEventKind, Node};
 use provision::artifact::Artifact;
 use provision::virtual_media::is_of_bmc;
-use transport::http_server::{Answered, Caller, HttpService, RequestBody, WhenSent};
+use transport::http_server::{
+    Answered, Caller, HandshakeFailure, HttpService, RequestBody, TlsAlert, WhenSent,
+};
 
 use crate::answer::Answer;
 use crate::attempt_images::AttemptImages;
@@ -79,6 +83,29 @@ impl HttpService for BootService {
         let before_last_byte = exchange.before_last_byte(self.0.images.loader());
         let when_sent: WhenSent = Box::new(move |sent| exchange.record(&sent));
         Answered { response, is_useful, before_last_byte, when_sent: Some(when_sent) }
+    }
+
+    /// Records the failure in the boot of the node whose machine has this address.
+    fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
+        let owner = self.0.recorder.addresses().owner(remote);
+        if let Some((node, _)) = owner.and_then(|owner| self.0.index.by_uuid(owner)) {
+            let failure = tls_failure(failure);
+            self.0.recorder.record(&node, BootEventKind::TlsHandshake { remote, failure });
+        }
+    }
+}
+
+/// The trace's form of a failure.
+fn tls_failure(failure: &HandshakeFailure) -> TlsFailure {
+    match failure {
+        HandshakeFailure::Alert(TlsAlert(alert)) => TlsFailure::Alert { alert: *alert },
+        HandshakeFailure::NoCommonCipher => TlsFailure::NoCommonCipher,
+        HandshakeFailure::NoCommonVersion => TlsFailure::NoCommonVersion,
+        HandshakeFailure::PlainHttp => TlsFailure::PlainHttp,
+        HandshakeFailure::Closed => TlsFailure::Closed,
+        HandshakeFailure::NoCertificate(_) | HandshakeFailure::Other(_) => {
+            TlsFailure::Other { words: failure.to_string() }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use hardware::CpuArch;
 use netboot::boot_set::efi_machine;
 use netboot::image_limits::ImageLimits;
 use netboot::image_reach::ImageReach;
-use netboot::urls::{UrlSettings, Urls};
+use netboot::urls::{UrlPort, UrlSettings, Urls};
 use nodes::{Backlog, NodeIndex, Recorder};
 use proptest::prelude::*;
 use provision::artifact::{Artifact, HttpLoader};
@@ -981,7 +981,7 @@ impl Reply {
 
 /// Every URL at the address that the machine reached.
 fn our_urls() -> UrlSettings {
-    UrlSettings { boot: None, boot6: None, agent: None, boot_port: 8080, agent_port: 6386 }
+    UrlSettings { boot: None, boot6: None, agent: None, boot_port: UrlPort::http(8080), agent_port: UrlPort::http(6386) }
 }
 
 fn write_boot_set(folder: &Path) {

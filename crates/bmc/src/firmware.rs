@@ -6,15 +6,26 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 use efi::variables::{DevicePath, DevicePathNode, SetVariableError, VariableStore};
 use redfish::emulator::NextBoot;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 
 use crate::config::{Ip, MachineConfig};
 use crate::private;
 use crate::setup::{MachineSetup, nic_device};
 
-/// Writes the next boot into the machine's variables, and returns their path.
+/// Writes the next boot and the authorities (PEM), unless they are `None`, into the machine's variables, and returns their path.
 ///
 /// The machine must be off: QEMU keeps the file open and reads it at its start.
-pub(crate) fn prepare(setup: &MachineSetup, next: &NextBoot) -> Result<PathBuf> {
+pub(crate) fn prepare(
+    setup: &MachineSetup,
+    next: &NextBoot,
+    authorities: Option<&[String]>,
+) -> Result<PathBuf> {
+    let der = |pem: &String| {
+        let certificate = CertificateDer::from_pem_slice(pem.as_bytes());
+        Ok(certificate.context("a certificate of Boot/Certificates")?.to_vec())
+    };
+    let authorities = authorities.map(|all| all.iter().map(der).collect::<Result<Vec<_>>>()).transpose()?;
     let path = setup.dir.join("variables.fd");
     if !path.exists() {
         let template = &setup.machine.firmware.variables;
@@ -23,6 +34,9 @@ pub(crate) fn prepare(setup: &MachineSetup, next: &NextBoot) -> Result<PathBuf> 
     }
     edit(&path, |store| {
         store.forget_boot_once();
+        if let Some(authorities) = &authorities {
+            store.set_tls_authorities(authorities)?;
+        }
         match next {
             NextBoot::Url(url) => store.boot_once_from(url),
             NextBoot::Http { nic } => store.boot_once_along(http_boots(&setup.machine, *nic)),

@@ -145,7 +145,8 @@ impl MachineTask {
         if let NextBoot::Cd(url) = &next {
             image::fetch(url, &self.setup.cd()).await?;
         }
-        Qemu::start(&self.setup, &next).await
+        let authorities = self.with_emulator(|emulator, id| emulator.boot_certificates(id));
+        Qemu::start(&self.setup, &next, authorities.as_deref()).await
     }
 
     fn with_emulator<T>(&self, ask: impl FnOnce(&mut Emulator, &str) -> T) -> T {

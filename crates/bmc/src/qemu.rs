@@ -41,8 +41,12 @@ pub(crate) enum QemuEnd {
 
 impl Qemu {
     /// Starts a machine, and connects to its monitor.
-    pub(crate) async fn start(setup: &MachineSetup, next: &NextBoot) -> Result<Self> {
-        let variables = firmware::prepare(setup, next)?;
+    pub(crate) async fn start(
+        setup: &MachineSetup,
+        next: &NextBoot,
+        authorities: Option<&[String]>,
+    ) -> Result<Self> {
+        let variables = firmware::prepare(setup, next, authorities)?;
         for disk in &setup.machine.disks {
             make_disk(disk)?;
         }

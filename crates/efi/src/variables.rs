@@ -25,7 +25,51 @@ const FIRST_OF_OURS: u16 = 0x0099;
 /// The description that identifies this project's entry.
 const OUR_DESCRIPTION: &str = "Ferroboot: boot once over HTTP";
 
+/// The vendor of `TlsCaCertificate` (EDK2 `NetworkPkg/Include/Guid/TlsAuthentication.h`).
+const TLS_CA: Uuid = uuid!("fd2340d0-3dab-4349-a6c7-3b4f12b48eae");
+/// `EFI_CERT_X509_GUID` (UEFI §32.4.1).
+const CERT_X509: Uuid = uuid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
+/// The owner of this project's entries in signature lists.
+const SIGNATURE_OWNER: Uuid = uuid!("fe440b00-7c1d-4e0f-9b2a-6d1f3c5e7a90");
+
+/// `EFI_SIGNATURE_LIST`s of certificates (DER), one list for each, as their sizes differ (UEFI §32.4.1).
+#[must_use]
+pub fn signature_lists(certificates: &[Vec<u8>]) -> Vec<u8> {
+    const LIST_HEADER: usize = 28;
+    let mut lists = Vec::new();
+    for certificate in certificates {
+        let signature_len = 16 + certificate.len();
+        let len = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
+        lists.extend(CERT_X509.to_bytes_le());
+        lists.extend(len(LIST_HEADER + signature_len));
+        lists.extend(len(0));
+        lists.extend(len(signature_len));
+        lists.extend(SIGNATURE_OWNER.to_bytes_le());
+        lists.extend(certificate);
+    }
+    lists
+}
+
 impl VariableStore {
+    /// Sets the authorities (DER) that the firmware trusts for HTTPS boot, in place of all former ones; none removes
+    /// the variable.
+    ///
+    /// # Errors
+    /// [`SetVariableError`] if the variable or the store has no room.
+    pub fn set_tls_authorities(&mut self, certificates: &[Vec<u8>]) -> Result<(), SetVariableError> {
+        const NAME: &str = "TlsCaCertificate";
+        let lists = signature_lists(certificates);
+        let current = self.get(NAME, TLS_CA).map(|variable| variable.data.to_vec());
+        if lists.is_empty() {
+            self.delete(NAME, TLS_CA);
+            return Ok(());
+        }
+        if current.as_ref() == Some(&lists) {
+            return Ok(());
+        }
+        self.set(NAME, TLS_CA, NON_VOLATILE_BOOT_RUNTIME, &lists)
+    }
+
     /// The number in `BootNext`; absent after the firmware has used it.
     #[must_use]
     pub fn boot_next(&self) -> Option<u16> {

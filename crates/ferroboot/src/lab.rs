@@ -253,6 +253,18 @@ impl Lab {
         serde_json::from_value(trace).context("the API's answer is not a trace")
     }
 
+    /// Posts to the lab's BMC as its user; returns the status.
+    ///
+    /// # Errors
+    /// The BMC does not answer.
+    pub fn post_to_bmc(&self, path: &str, body: &Value) -> Result<u16> {
+        let request = self.client.post(format!("http://{BMC}{path}"));
+        let request = request.basic_auth(machine::USERNAME, Some(machine::PASSWORD)).json(body);
+        let answer = self.runtime.block_on(async { request.send().await });
+        let answer = answer.context("the BMC does not answer")?;
+        Ok(answer.status().as_u16())
+    }
+
     /// Polls a few times a second until there is an answer; `None` after the timeout.
     ///
     /// # Errors

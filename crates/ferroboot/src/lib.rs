@@ -1,6 +1,7 @@
 //! One program that boots bare metal from an HTTP URL.
 
 pub mod bmc;
+pub mod ca;
 pub mod check;
 pub mod explain;
 pub mod image;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use ferroboot::bmc::BmcCommand;
+use ferroboot::ca::CaCommand;
 use ferroboot::check::Check;
 use ferroboot::explain::Explain;
 use ferroboot::image::ImageCommand;
@@ -34,6 +35,8 @@ enum CliCommand {
     Replay(Replay),
     /// Check a configuration and its requirements on this host, without serving.
     Check(Check),
+    /// Print the certificate of the service's own CA, which firmware must trust to boot over HTTPS.
+    Ca(CaCommand),
     /// Build boot sets: kernel, ramdisk with the agent, boot loaders.
     #[command(subcommand)]
     Image(ImageCommand),
@@ -77,6 +80,7 @@ fn run(command: CliCommand) -> anyhow::Result<()> {
         CliCommand::Explain(explain) => explain.run(),
         CliCommand::Replay(replay) => replay.run(),
         CliCommand::Check(check) => check.run(),
+        CliCommand::Ca(ca) => ca.run(),
         CliCommand::Image(image) => image.run(),
         CliCommand::Bmc(bmc) => bmc.run(),
         CliCommand::Lab(action) => action.run(),

@@ -8,7 +8,7 @@ use provision::Node;
 use provision::test_nodes::{boot_port, booting_node};
 
 use crate::node_view::{NodeView, RegisteredPort};
-use crate::urls::{UrlSettings, Urls};
+use crate::urls::{UrlPort, UrlSettings, Urls};
 
 /// One node, with its ports.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ pub(crate) fn urls(boot: &str) -> Urls {
         boot: Some(boot.parse().expect("it is a URL")),
         boot6: None,
         agent: None,
-        boot_port: 8080,
-        agent_port: 6386,
+        boot_port: UrlPort::http(8080),
+        agent_port: UrlPort::http(6386),
     };
     Urls::new(settings, None)
 }

@@ -1,5 +1,6 @@
 //! The boot and agent URLs, as machines reach the service.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use provision::artifact::Artifact;
@@ -25,9 +26,67 @@ pub struct UrlSettings {
     /// The URL for agents; `None` means this host's address and `agent_port`.
     pub agent: Option<Url>,
     /// The port of the boot listener.
-    pub boot_port: u16,
+    pub boot_port: UrlPort,
     /// The port for agents.
-    pub agent_port: u16,
+    pub agent_port: UrlPort,
+}
+
+/// The scheme of a URL for HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UrlScheme {
+    /// `http`
+    Http,
+    /// `https`
+    Https,
+}
+
+impl UrlScheme {
+    /// As in a URL.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
+/// A port in URLs, with its scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UrlPort {
+    /// The scheme.
+    pub scheme: UrlScheme,
+    /// The TCP port.
+    pub port: u16,
+}
+
+impl UrlPort {
+    /// A port with plain HTTP.
+    #[must_use]
+    pub const fn http(port: u16) -> Self {
+        Self { scheme: UrlScheme::Http, port }
+    }
+
+    /// The URL of this port at an address. An IPv6 address is in brackets (RFC 3986 §3.2.2).
+    fn at(self, address: IpAddr) -> String {
+        ListenAddress { scheme: self.scheme, address: SocketAddr::new(address, self.port) }
+            .to_string()
+    }
+}
+
+/// The address of a listener, as in a URL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress {
+    /// The scheme.
+    pub scheme: UrlScheme,
+    /// The address and port.
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}://{}", self.scheme.name(), self.address)
+    }
 }
 
 /// An IP version.
@@ -139,7 +198,7 @@ impl Urls {
     }
 
     fn at(&self, address: IpAddr) -> String {
-        at(address, self.settings.boot_port)
+        self.settings.boot_port.at(address)
     }
 
     /// The agent URL, `ipa-api-url`. `near` is the service's address that the machine fetched from.
@@ -147,7 +206,7 @@ impl Urls {
     pub fn agent(&self, near: IpAddr) -> String {
         match &self.settings.agent {
             Some(url) => base(url),
-            None => at(near, self.settings.agent_port),
+            None => self.settings.agent_port.at(near),
         }
     }
 }
@@ -177,11 +236,6 @@ fn base(url: &Url) -> String {
     url.as_str().trim_end_matches('/').to_owned()
 }
 
-/// The address and port in a URL. An IPv6 address is in brackets (RFC 3986 §3.2.2).
-fn at(address: IpAddr, port: u16) -> String {
-    format!("http://{}", SocketAddr::new(address, port))
-}
-
 #[cfg(test)]
 mod tests {
     use provision::test_nodes::booting_node;
@@ -198,8 +252,8 @@ mod tests {
             boot: boot.map(url),
             boot6: boot6.map(url),
             agent: None,
-            boot_port: 8080,
-            agent_port: 6386,
+            boot_port: UrlPort::http(8080),
+            agent_port: UrlPort::http(6386),
         }
     }
 

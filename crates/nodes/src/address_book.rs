@@ -88,6 +88,7 @@ impl AddressBook {
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }
             | BootEventKind::LastByte { .. }
+            | BootEventKind::TlsHandshake { .. }
             | BootEventKind::Agent { .. }
             | BootEventKind::LeftOut { .. } => {}
         }

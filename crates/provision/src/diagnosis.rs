@@ -25,7 +25,7 @@ use crate::state::ProvisionState;
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{
     AgentCall, AgentCaller, AgentOutcome, BootEvent, BootEventKind, CallRefusal, DhcpAnswer,
-    DhcpService, TransitionReason, latest_boot,
+    DhcpService, TlsFailure, TransitionReason, latest_boot,
 };
 use crate::virtual_media::is_from_drive;
 
@@ -132,6 +132,7 @@ fn end(events: &[BootEvent]) -> Option<End<'_>> {
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
         | BootEventKind::LastByte { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     })
@@ -182,12 +183,14 @@ struct BootEvidence<'a> {
 enum Progress<'a> {
     Dhcp(ClientKind, &'a str, bool),
     Http(&'a HttpMethod, &'a str, u16, Option<&'a str>),
+    Tls(&'a TlsFailure),
     Agent(&'a AgentCall, bool),
     Firmware(&'a BmcObservation),
 }
 
 /// The result of the last significant fetch.
 enum FetchResult<'a> {
+    NoTls(&'a TlsFailure),
     Asked(&'a str),
     Fetched(&'a str),
     /// A part of a file with the operating system, of which other parts are missing.
@@ -245,6 +248,10 @@ impl<'a> BootEvidence<'a> {
                     self.note(event.at, Progress::Firmware(observation));
                 }
                 self.firmware.take(observation);
+            }
+            BootEventKind::TlsHandshake { failure, .. } => {
+                self.note(event.at, Progress::Tls(failure));
+                self.http = Some(FetchResult::NoTls(failure));
             }
             BootEventKind::LastByte { .. } | BootEventKind::BootWay { .. } => {
                 self.progress_at = Some(event.at);
@@ -461,8 +468,10 @@ impl BootEvidence<'_> {
             _ if self.other_architecture.is_some() => true,
             _ if self.ramdisk_fetched => false,
             Some(FetchResult::Refused { .. }) => true,
+            // Firmware repeats the handshake, and a repetition is no progress.
             Some(
-                FetchResult::Asked(_)
+                FetchResult::NoTls(_)
+                | FetchResult::Asked(_)
                 | FetchResult::Fetched(_)
                 | FetchResult::Part(_)
                 | FetchResult::Cut { .. },
@@ -515,6 +524,10 @@ impl BootEvidence<'_> {
             Some(FetchResult::Refused { path, status, error }) => {
                 http_refused(boot, self.client(), (path, *status, error))
             }
+            Some(FetchResult::NoTls(failure)) => stuck(
+                format!("the {} began to fetch over https, and {failure}", self.client()),
+                failure.hint(),
+            ),
             _ if self.drive.is_used => self.drive_stuck(quiet),
             Some(FetchResult::Cut { path, sent, length }) => stuck(
                 format!("the fetch of {path} was cut off after {sent} of {length} bytes"),

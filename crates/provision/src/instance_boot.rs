@@ -93,6 +93,7 @@ fn is_end_recorded(announced: &BootEventKind, later: &[BootEvent]) -> bool {
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::LastByte { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => false,
     })
@@ -126,6 +127,7 @@ fn is_read_for_drive(node: &Node, what: &BootEventKind) -> bool {
         | BootEventKind::BmcShows { .. }
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => false,
     }
@@ -182,6 +184,7 @@ fn is_of_firmware(what: &BootEventKind) -> bool {
         },
         BootEventKind::Http { artifact: None, .. }
         | BootEventKind::LastByte { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }

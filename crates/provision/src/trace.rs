@@ -5,6 +5,7 @@
 mod agent_call;
 mod announcement;
 mod older_rows;
+mod tls_failure;
 mod transition_reason;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 
 pub use self::agent_call::{AgentCall, AgentOutcome};
 pub use self::announcement::{AnnouncementCause, BootAnnouncement, DhcpService};
+pub use self::tls_failure::TlsFailure;
 pub use self::transition_reason::TransitionReason;
 use crate::artifact::Artifact;
 use crate::boot::NoBoot;
@@ -145,6 +147,13 @@ pub enum BootEventKind {
         /// Time from the request to the last byte, in milliseconds.
         millis: u64,
     },
+    /// A TLS handshake with the boot listener failed.
+    TlsHandshake {
+        /// The client's address, which the machine has.
+        remote: IpAddr,
+        /// The reason.
+        failure: TlsFailure,
+    },
     /// The last byte of an instance's image is about to be sent, after all others. It is saved before that byte leaves,
     /// since a killed daemon cannot record the end of the fetch.
     LastByte {
@@ -205,6 +214,7 @@ pub(crate) fn latest_boot(events: &[BootEvent]) -> &[BootEvent] {
         | BootEventKind::Provider { .. }
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::LastByte { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => false,
@@ -314,6 +324,7 @@ impl BootEventKind {
             Self::Agent { call, outcome, .. } => {
                 call.text().into_iter().chain(outcome.texts()).for_each(shorten);
             }
+            Self::TlsHandshake { failure, .. } => failure.text().into_iter().for_each(shorten),
             Self::LastByte { range, .. } => shorten_all([range]),
             Self::LeftOut { .. } => {}
         }
@@ -329,6 +340,7 @@ impl BootEventKind {
             Self::Provider { .. } => "provider",
             Self::Dhcp { .. } => "dhcp",
             Self::Http { .. } => "http",
+            Self::TlsHandshake { .. } => "tls",
             Self::LastByte { .. } => "last_byte",
             Self::Agent { .. } => "agent",
             Self::LeftOut { .. } => "left_out",
@@ -381,6 +393,9 @@ impl fmt::Display for BootEventKind {
                     write!(f, ", {sent} bytes in {millis} ms")?;
                 }
                 and_why(f, error.as_ref())
+            }
+            Self::TlsHandshake { remote, failure } => {
+                write!(f, "the TLS handshake of {remote} failed: {failure}")
             }
             Self::LastByte { artifact, length, .. } => {
                 let (name, sent) = (artifact.file_name(), length.saturating_sub(1));

@@ -6,6 +6,7 @@
 
 mod access;
 mod actions;
+mod boot_certificates;
 mod changes;
 mod event_log;
 mod faults;

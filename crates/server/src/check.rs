@@ -9,7 +9,9 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use artifacts::BootSets;
+use certificates::{CertificateSource, OperatorFiles};
 use hardware::CpuArch;
+use jiff::Timestamp;
 use netboot::boot_set::boot_set_instructions;
 use netboot::network_check::boot_url::expect_short;
 use netboot::network_check::name_servers;
@@ -30,12 +32,19 @@ use crate::state_dir::StateSeen;
 pub async fn all(config: &Config) -> Vec<Found> {
     let state = config.state_dir().and_then(|path| Ok((StateSeen::look(&path)?, path)));
     let is_running = matches!(state, Ok((StateSeen::InUse, _)));
-    let port = |what: &str, address| (what.to_owned(), port(address, is_running));
-    let mut found = vec![
-        port("API", config.api.listen),
-        port("agents", config.agent.listen),
-        port("boot listener", config.boot.listen),
+    let ports = [
+        ("API", &config.api.listen),
+        ("agents", &config.agent.listen),
+        ("boot listener", &config.boot.listen),
     ];
+    let mut found = Vec::new();
+    for (what, listen) in ports {
+        let addresses = listen.all(config.tls.only).map(|listen| listen.address);
+        found.extend(addresses.map(|address| (what.to_owned(), port(address, is_running))));
+    }
+    if let Some(files) = config.tls.files() {
+        found.push(("certificate".to_owned(), certificate(files)));
+    }
     if let Some(users) = OperatorGuard::check_users(&config.api) {
         found.push(("users of the API".to_owned(), users));
     }
@@ -71,7 +80,7 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
     let is_ours = network::has_ports(network)?;
     let own = dhcp::DhcpThread::could_open(&config.dhcp, network, state, is_ours)?;
     let (host, agent) = (network::look_at_host(&network.interface)?, &config.agent);
-    host.fits(network, agent.url.as_ref(), agent.listen)?;
+    host.fits(network, agent.url.as_ref(), agent.listen.of_urls(config.tls.only).address)?;
     if let Some(own) = own.filter(|own| own.is_ipv4() && config.dhcp.tftp) {
         network::has_tftp(own).context("UDP port 69 (TFTP)")?;
     }
@@ -80,6 +89,14 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
         None => "no pool".to_owned(),
         Some(address) => format!("our address is {address}{by}"),
     })
+}
+
+/// Reads the operator's certificate, and says how long it is valid.
+fn certificate(files: OperatorFiles) -> Result<String> {
+    let path = files.certificate.display().to_string();
+    let until = CertificateSource::of_files(files)?.not_after()?.context("no date")?;
+    ensure!(until > Timestamp::now(), "{path} expired at {until}: replace it and its key");
+    Ok(format!("{path}, valid until {until}"))
 }
 
 /// `is_running` means that a service uses the state directory, even if the listening process cannot be identified.

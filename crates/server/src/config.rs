@@ -9,9 +9,11 @@ mod database;
 mod dhcp;
 mod images;
 mod limits;
+mod listen;
 mod power;
 mod procedures;
 mod provider;
+mod tls;
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -20,10 +22,11 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 use netboot::image_reach::ImageReach;
-use netboot::urls::{UrlSettings, Urls};
+use netboot::urls::{ListenAddress, UrlScheme, UrlSettings, Urls};
 use nix::unistd::{Uid, gethostname};
 use provision::Policy;
 use serde::Deserialize;
+use url::Url;
 
 pub use self::addresses::AddressOrNetwork;
 pub use self::agent::AgentConfig;
@@ -33,9 +36,11 @@ pub use self::database::DatabaseConfig;
 pub use self::dhcp::{DhcpConfig, DhcpLimits};
 pub use self::images::ImageConfig;
 pub use self::limits::LimitConfig;
+pub use self::listen::ListenAddresses;
 pub use self::power::PowerConfig;
 pub use self::procedures::{CleanConfig, DeployConfig};
 pub use self::provider::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
+pub use self::tls::TlsConfig;
 
 /// All settings, in the form of the TOML file. An empty file is valid.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -66,6 +71,8 @@ pub struct Config {
     pub power: PowerConfig,
     /// Limits for peers on the HTTP ports.
     pub limits: LimitConfig,
+    /// TLS of the listeners.
+    pub tls: TlsConfig,
 }
 
 impl Config {
@@ -110,10 +117,28 @@ impl Config {
         ImageReach {
             loopback: self.images.loopback,
             link_local: self.images.link_local,
-            own_ports: [self.api.listen, self.agent.listen, self.boot.listen]
-                .map(|address| address.port())
-                .into(),
+            own_ports: self.listeners().map(|listen| listen.address.port()).collect(),
         }
+    }
+
+    /// The addresses of all three ports.
+    fn listeners(&self) -> impl Iterator<Item = ListenAddress> {
+        let ports = [&self.api.listen, &self.agent.listen, &self.boot.listen];
+        ports.into_iter().flat_map(|port| port.all(self.tls.only))
+    }
+
+    /// Whether any listener has TLS.
+    pub(crate) fn has_tls(&self) -> bool {
+        self.listeners().any(|listen| listen.scheme == UrlScheme::Https)
+    }
+
+    /// The names and the addresses of issued certificates, beside the address that is connected to.
+    pub(crate) fn certificate_subjects(&self) -> (Vec<String>, Vec<IpAddr>) {
+        let urls = [&self.api.public_url, &self.agent.url, &self.boot.url, &self.boot.url6];
+        let hosts = urls.into_iter().flatten().filter_map(Url::host);
+        let (mut names, addresses) = self.tls.subjects(hosts);
+        names.extend(self.api.hosts.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned());
+        (names, addresses)
     }
 
     /// The boot and agent URLs; `address` is the service's on the first DHCP network.
@@ -129,8 +154,8 @@ impl Config {
             boot: self.boot.url.clone(),
             boot6: self.boot.url6.clone(),
             agent: self.agent.url.clone(),
-            boot_port: self.boot.listen.port(),
-            agent_port: self.agent.listen.port(),
+            boot_port: self.boot.listen.url_port(self.tls.only),
+            agent_port: self.agent.listen.url_port(self.tls.only),
         }
     }
 
@@ -150,6 +175,10 @@ impl Config {
     /// # Errors
     /// The wrong setting.
     pub fn check(&self) -> Result<()> {
+        self.tls.check()?;
+        self.api.listen.check("api", self.tls.only)?;
+        self.agent.listen.check("agent", self.tls.only)?;
+        self.boot.listen.check("boot", self.tls.only)?;
         self.api.check()?;
         self.power.check()?;
         self.agent.check()?;
@@ -185,7 +214,7 @@ mod tests {
     fn nothing_need_be_set() {
         let config: Config = "".parse().unwrap();
 
-        assert!(config.api.listen.ip().is_loopback());
+        assert!(config.api.listen.is_local());
         assert!(config.dhcp.networks.is_empty());
         assert_eq!(config.policy(), Policy::default());
     }

@@ -368,6 +368,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Unreadable { .. }
             | StoreError::Key(_)
             | StoreError::Secret { .. }
+            | StoreError::AuthorityKey { .. }
             | StoreError::OutOfRange { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "The store failed; the service's log says why.")
             }

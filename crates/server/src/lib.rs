@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod api;
 pub mod bmcs;
+pub mod ca;
 pub mod check;
 pub mod config;
 mod daemons;

@@ -2,12 +2,14 @@
 
 mod base;
 mod http_ports;
+mod listener_tls;
 mod parts;
 mod services;
 
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use netboot::urls::UrlScheme;
 use nodes::Backlog;
 use store::Store;
 use tokio::task::JoinHandle;
@@ -17,9 +19,10 @@ use transport::http_server::PortShares;
 
 use self::base::DaemonBase;
 use self::http_ports::HttpPorts;
+use self::listener_tls::DaemonTls;
 use self::parts::{DaemonParts, LAST_PATIENCE};
 use self::services::Services;
-use crate::config::Config;
+use crate::config::{Config, ListenAddresses};
 use crate::daemons;
 use crate::means::BootMeans;
 use crate::signals::ServiceSignals;
@@ -37,12 +40,16 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let shares = PortShares::of_this_process(config.limits.connections);
     let base = DaemonBase::take(&config).await?;
     let (services, backlog) = Services::open(&config, &base).await?;
-    let ports = HttpPorts::listen(&config, shares)?;
+    let tls = DaemonTls::open(&config, &base.store).await?;
+    let ports = HttpPorts::listen(&config, shares, tls.as_ref())?;
     base.release_claims().await?;
 
     let (means, bmcs) = (services.means.clone(), services.bmcs.clone());
     let trace = TraceWriter::start(base.store.clone(), backlog);
-    let parts = start(&config, &base, services, ports, signals);
+    let mut parts = start(&config, &base, services, ports, signals);
+    if let Some(tls) = tls {
+        parts.start_infallible(|end| tls.watch(end));
+    }
     say_ready(&config, &base.state, &means);
 
     let patience = Duration::from_secs(config.limits.end_secs.into()) + LAST_PATIENCE;
@@ -102,26 +109,34 @@ impl TraceWriter {
 
 fn say_ready(config: &Config, state: &StateDir, means: &BootMeans) {
     info!("state in {}", state.path().display());
-    info!("images for machines on http://{}/boot/", config.boot.listen);
-    info!("lookup and heartbeats of agents on http://{}", config.agent.listen);
-    if config.api.noauth {
-        warn!("the API on {} requires no login (noauth in [api])", config.api.listen);
+    let all = |listen: &ListenAddresses| listen.all(config.tls.only).collect::<Vec<_>>();
+    for listen in all(&config.boot.listen) {
+        info!("images for machines on {listen}/boot/");
     }
-    if config.api.users.is_some() && !config.api.is_local() {
-        warn!(
-            "passwords reach the API unencrypted: put a proxy with TLS before {}",
-            config.api.listen
-        );
+    for listen in all(&config.agent.listen) {
+        info!("lookup and heartbeats of agents on {listen}");
+    }
+    for listen in all(&config.api.listen) {
+        if config.api.noauth {
+            warn!("the API on {listen} requires no login (noauth in [api])");
+        }
+        let is_local = listen.address.ip().to_canonical().is_loopback();
+        if config.api.users.is_some() && !is_local && listen.scheme == UrlScheme::Http {
+            warn!(
+                "passwords reach the API unencrypted: give {listen} TLS by https:// in listen of [api], or put a proxy \
+                 with TLS before it"
+            );
+        }
     }
     match means.summary() {
         Ok(boots) => info!("{boots}"),
         Err(lacks) => warn!("{lacks}"),
     }
-    let address = config.api.listen;
-    info!("ready: Ironic's API on http://{address}");
+    let address = config.api.listen.of_urls(config.tls.only);
+    info!("ready: Ironic's API on {address}");
     let login = match config.api.users {
         None => "OS_AUTH_TYPE=none",
         Some(_) => "OS_AUTH_TYPE=http_basic OS_USERNAME=… OS_PASSWORD=…",
     };
-    info!("next: {login} OS_ENDPOINT=http://{address} baremetal node list");
+    info!("next: {login} OS_ENDPOINT={address} baremetal node list");
 }

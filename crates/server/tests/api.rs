@@ -722,6 +722,7 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
         | BootEventKind::LastByte { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::LeftOut { .. } => None,
     });
     assert!(reported.unwrap().contains("https://192.0.2.66:9999"));

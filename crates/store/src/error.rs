@@ -121,6 +121,13 @@ pub enum StoreError {
         #[source]
         source: DecryptError,
     },
+    /// The key of the authority in the database cannot be decrypted.
+    #[error("the key of the authority in the database cannot be decrypted")]
+    AuthorityKey {
+        /// The cause.
+        #[source]
+        source: DecryptError,
+    },
     /// A value in the database is invalid.
     #[error("the database holds {value:?} where a {what} should be")]
     OutOfRange {
@@ -157,6 +164,7 @@ impl StoreError {
             | Self::Unreadable { .. }
             | Self::Key(_)
             | Self::Secret { .. }
+            | Self::AuthorityKey { .. }
             | Self::OutOfRange { .. } => None,
         }
     }

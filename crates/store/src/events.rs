@@ -277,6 +277,7 @@ async fn take_left_out(
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
         | BootEventKind::LastByte { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::Agent { .. } => 0,
     });
     Ok(events.sum())

@@ -4,6 +4,7 @@
 //! here: [`Store::change`] takes the decision as a function, and saves the result (the node, its next work, its
 //! trace) in one transaction.
 
+mod authority;
 mod boot_changes;
 mod change;
 mod clock;
@@ -25,6 +26,7 @@ mod sql;
 mod taken_node;
 mod work;
 
+pub use authority::StoredAuthority;
 pub use change::Change;
 pub use clock::Clock;
 pub use daemons::{DaemonIdentity, KnownDaemon};

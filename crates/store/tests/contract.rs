@@ -2093,6 +2093,7 @@ fn calls(trace: &[BootEvent]) -> Vec<&str> {
             | BootEventKind::Dhcp { .. }
             | BootEventKind::Http { .. }
             | BootEventKind::LastByte { .. }
+            | BootEventKind::TlsHandshake { .. }
             | BootEventKind::LeftOut { .. } => None,
         })
         .collect()

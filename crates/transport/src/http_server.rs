@@ -7,6 +7,7 @@ mod admission;
 mod answer_body;
 mod answers;
 mod budget;
+mod listener;
 mod lobby;
 pub mod metrics;
 mod port_state;
@@ -24,7 +25,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
@@ -37,7 +37,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -48,6 +48,8 @@ pub use self::admission::ConnectionLimits;
 use self::admission::{Account, Phase};
 use self::answer_body::AnswerBody;
 use self::budget::BodyBudget;
+pub use self::listener::{EncryptedStream, HandshakeFailure, ListenerTls, PortListener, TlsAlert};
+use self::listener::{NewConnection, poll_accept};
 use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
 use self::port_state::{ConnectionPlace, PortState};
@@ -67,8 +69,8 @@ const LEAVING: usize = 64;
 pub struct ServedPort<S> {
     /// Its name in metrics and logs.
     pub name: &'static str,
-    /// The listening sockets; the limits apply to all of them together.
-    pub listeners: Vec<TcpListener>,
+    /// Its listeners; the limits apply to all of them together.
+    pub listeners: Vec<PortListener>,
     /// The limits of connections.
     pub limits: ConnectionLimits,
     /// The limits of request bodies.
@@ -113,6 +115,9 @@ pub trait HttpService: Clone + Send + Sync + 'static {
         request: Request<RequestBody>,
         caller: &Caller,
     ) -> impl Future<Output = Answered<Self::Body>> + Send;
+
+    /// A TLS handshake of this address failed.
+    fn handshake_failed(&self, _remote: IpAddr, _failure: &HandshakeFailure) {}
 }
 
 /// The two ends of a request's connection. IPv4 addresses are in IPv4 form even on a dual-stack socket.
@@ -171,12 +176,12 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
             _ = look.tick(), if !lobby.is_empty() => {
                 placed = lobby.place(Instant::now(), |peer, now| state.admit(peer.ip(), now));
             }
-            accepted = accept(&listeners), if takes => match accepted {
-                Ok((stream, peer)) => {
-                    let (peer, now) = (canonical(peer), Instant::now());
-                    match state.admit(peer.ip(), now) {
-                        Ok(held) => placed.push((stream, peer, held)),
-                        Err(full) => lobby.enter(stream, peer, full, now),
+            accepted = poll_fn(|cx| poll_accept(&listeners, cx)), if takes => match accepted {
+                Ok(new) => {
+                    let now = Instant::now();
+                    match state.admit(new.peer.ip(), now) {
+                        Ok(held) => placed.push((new, held)),
+                        Err(full) => lobby.enter(new, full, now),
                     }
                 }
                 Err(error) => {
@@ -192,8 +197,8 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
                 }
             },
         }
-        for (stream, peer, held) in placed {
-            connections.spawn(handler.clone().connection(stream, peer, held, ended.clone()));
+        for (new, held) in placed {
+            connections.spawn(handler.clone().connection(new, held, ended.clone()));
         }
         for peer in lobby.take_refused() {
             state.refused(peer.ip());
@@ -206,26 +211,9 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
     }
 }
 
-/// The next connection on any of the listeners.
-async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)> {
-    poll_fn(|cx| {
-        let mut ready = listeners.iter().map(|listener| listener.poll_accept(cx));
-        ready.find(Poll::is_ready).unwrap_or(Poll::Pending)
-    })
-    .await
-}
-
 fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
-}
-
-fn canonical(peer: SocketAddr) -> SocketAddr {
-    match peer.ip().to_canonical() {
-        IpAddr::V4(v4) => SocketAddr::from((v4, peer.port())),
-        // Keeps the scope of a link-local address.
-        IpAddr::V6(_) => peer,
-    }
 }
 
 /// The hyper service of a port's connections.
@@ -240,20 +228,43 @@ struct Handler<S> {
 impl<S: HttpService> Handler<S> {
     async fn connection(
         self,
-        stream: TcpStream,
-        peer: SocketAddr,
+        new: NewConnection,
         held: Arc<ConnectionPlace>,
         ended: watch::Receiver<()>,
     ) {
+        let NewConnection { stream, peer, tls } = new;
         let Ok(near) = stream.local_addr() else { return };
-        let caller =
-            Caller { near: near.ip().to_canonical(), remote: peer, held: Arc::clone(&held) };
+        let near = near.ip().to_canonical();
+        let caller = Caller { near, remote: peer, held: Arc::clone(&held) };
         // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
+        let Some(tls) = tls else { return self.converse(stream, &caller, ended).await };
+        let accepted = tokio::select! {
+            accepted = tls.accept(stream, near) => accepted,
+            () = held.closed() => return,
+            () = ended_of(ended.clone()) => return,
+        };
+        match accepted {
+            Ok(stream) => self.converse(stream, &caller, ended).await,
+            Err(failure) => {
+                debug!("{peer}: {failure}");
+                held.handshake_failed();
+                self.service.handshake_failed(peer.ip(), &failure);
+            }
+        }
+    }
+
+    async fn converse<IO: AsyncRead + AsyncWrite + Send + Unpin>(
+        &self,
+        stream: IO,
+        caller: &Caller,
+        ended: watch::Receiver<()>,
+    ) {
+        let held = &caller.held;
         let progress = AnswerProgress::default();
         let patience = held.limits().stall;
-        let socket = Socket::new(stream, progress.clone(), Arc::clone(&held), patience);
-        let service = service_fn(|request| self.answer(request, &caller, &progress));
+        let socket = Socket::new(stream, progress.clone(), Arc::clone(held), patience);
+        let service = service_fn(|request| self.answer(request, caller, &progress));
         let connection = http1::Builder::new()
             // `PortState::sweep` closes connections that exceed a limit.
             .header_read_timeout(None)
@@ -280,7 +291,7 @@ impl<S: HttpService> Handler<S> {
             }
         };
         if let Err(error) = result {
-            debug!("connection of {peer} broke: {error}");
+            debug!("connection of {} broke: {error}", caller.remote);
         }
     }
 

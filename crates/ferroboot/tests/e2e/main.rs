@@ -9,6 +9,7 @@ mod crashes;
 mod daemons;
 mod faults;
 mod hardware;
+mod https;
 mod instances;
 mod leases;
 mod main_job;

@@ -139,6 +139,7 @@ fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
         | BootEventKind::LastByte { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     });

@@ -4,7 +4,7 @@ use std::any::type_name;
 use std::env;
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,9 +27,13 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 /// A lab with these machines, and the parts that `make` has built.
 pub(crate) fn with(machines: impl IntoIterator<Item = LabMachine>) -> Plan {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let ferroboot = Path::new(env!("CARGO_BIN_EXE_ferroboot"));
-    Plan::of_checkout(&root, ferroboot, machines.into_iter().collect())
+    Plan::of_checkout(&checkout(), ferroboot, machines.into_iter().collect())
+}
+
+/// The folder of the checkout.
+pub(crate) fn checkout() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// Changes the lab's network.
@@ -245,6 +249,7 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
         | BootEventKind::Dhcp { .. }
         | BootEventKind::Http { .. }
         | BootEventKind::LastByte { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::Agent { .. }
         | BootEventKind::LeftOut { .. } => None,
     })

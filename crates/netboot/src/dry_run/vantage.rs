@@ -309,13 +309,14 @@ fn words(interface: &str, net: &dyn Display, unseen: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::urls::UrlPort;
 
     fn settings(more: &str) -> NetworkSettings {
         toml::from_str(&format!("interface = \"nosuch0\"\n{more}")).unwrap()
     }
 
     const NO_URLS: UrlSettings =
-        UrlSettings { boot: None, boot6: None, agent: None, boot_port: 8080, agent_port: 6386 };
+        UrlSettings { boot: None, boot6: None, agent: None, boot_port: UrlPort::http(8080), agent_port: UrlPort::http(6386) };
 
     fn find4(more: &str, given: &[InterfaceAddress]) -> Result<V4Vantage, UnknownVantage> {
         V4Vantage::find(&settings(more), &NO_URLS, given, Err("no such network interface".into()))

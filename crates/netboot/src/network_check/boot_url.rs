@@ -1,7 +1,7 @@
 //! Checks that machines can reach their boot URL: what to request there, and what an answer means.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use dhcp::v4::reply::LONGEST_URL;
 use hardware::CpuArch;
@@ -13,7 +13,7 @@ use url::{Host, ParseError, Url};
 
 use crate::network_settings::NetworkSettings;
 use crate::ticket::TicketRefusal;
-use crate::urls::{IpFamily, Urls};
+use crate::urls::{IpFamily, ListenAddress, Urls};
 
 /// A ticket of the usual length that no node has.
 const NOBODYS: &str = "ferroboot-check-network";
@@ -27,7 +27,7 @@ pub struct CheckedUrl<'a> {
     /// The service's address with its network.
     near: IpNet,
     /// The address of the boot listener.
-    listen: SocketAddr,
+    listen: ListenAddress,
     /// Whether the service is running.
     is_running: bool,
 }
@@ -93,13 +93,13 @@ pub enum UnusableUrl {
     #[error(
         "machines get the URL {url}, but the boot listener is on {listen} alone, not on {address}: set listen in \
          [boot] to [::]:{}",
-        listen.port()
+        listen.address.port()
     )]
     ListensElsewhere {
         /// The URL.
         url: String,
         /// The address of the boot listener.
-        listen: SocketAddr,
+        listen: ListenAddress,
         /// The URL's address.
         address: IpAddr,
     },
@@ -152,7 +152,7 @@ pub enum UnusableUrl {
         /// The URL.
         url: String,
         /// The address of the boot listener.
-        listen: SocketAddr,
+        listen: ListenAddress,
     },
     /// This host does not trust the certificate.
     #[error(
@@ -191,7 +191,7 @@ impl<'a> CheckedUrl<'a> {
         urls: &Urls,
         network: &'a NetworkSettings,
         near: IpNet,
-        listen: SocketAddr,
+        listen: ListenAddress,
         is_running: bool,
     ) -> Result<Self, UnusableUrl> {
         let base = urls.fetched_from(near.addr());
@@ -246,7 +246,7 @@ impl<'a> CheckedUrl<'a> {
     pub fn expect_listening(&self, at: &BTreeSet<IpAddr>) -> Result<(), UnusableUrl> {
         let listen = self.listen;
         let is_elsewhere =
-            |address: &&IpAddr| !listen.ip().is_unspecified() && **address != listen.ip();
+            |address: &&IpAddr| !listen.address.ip().is_unspecified() && **address != listen.address.ip();
         match at.iter().find(is_elsewhere) {
             Some(address) if self.has_listeners_port() => Err(UnusableUrl::ListensElsewhere {
                 url: self.url.to_string(),
@@ -258,7 +258,7 @@ impl<'a> CheckedUrl<'a> {
     }
 
     fn has_listeners_port(&self) -> bool {
-        self.url.port_or_known_default() == Some(self.listen.port())
+        self.url.port_or_known_default() == Some(self.listen.address.port())
     }
 
     /// The URL of a file that the boot listener refuses.
@@ -294,7 +294,7 @@ impl<'a> CheckedUrl<'a> {
     /// [`UnusableUrl`], unless the boot listener is to listen there, and the service does not run.
     pub fn judge_silence(&self) -> Result<String, UnusableUrl> {
         let (url, listen) = (self.url.to_string(), self.listen);
-        let is_listeners = self.url.scheme() == "http" && self.has_listeners_port();
+        let is_listeners = self.url.scheme() == self.listen.scheme.name() && self.has_listeners_port();
         match (is_listeners, self.is_running) {
             (true, false) => Ok(format!("{url}, once the service runs")),
             (true, true) => Err(UnusableUrl::Silent { url }),
@@ -343,7 +343,7 @@ pub fn expect_short(base: &str) -> Result<(), UnusableUrl> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::urls::UrlSettings;
+    use crate::urls::{UrlPort, UrlScheme, UrlSettings};
 
     fn network() -> NetworkSettings {
         "lo=127.0.0.10-127.0.0.20".parse().unwrap()
@@ -359,11 +359,12 @@ mod tests {
             boot: url.map(|url| url.parse().unwrap()),
             boot6: None,
             agent: None,
-            boot_port: 8080,
-            agent_port: 6386,
+            boot_port: UrlPort::http(8080),
+            agent_port: UrlPort::http(6386),
         };
         let near = "127.0.0.1/8".parse().unwrap();
-        let listen = listen.parse().unwrap();
+        let listen =
+            ListenAddress { scheme: UrlScheme::Http, address: listen.parse().unwrap() };
         CheckedUrl::new(&Urls::new(settings, None), network, near, listen, is_running)
     }
 

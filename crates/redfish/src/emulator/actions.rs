@@ -11,7 +11,7 @@ use super::response::{
     wrong_format,
 };
 use super::routes::object;
-use super::{Emulator, EmulatorRequest, PowerEffect};
+use super::{Emulator, EmulatorRequest, PowerEffect, boot_certificates};
 
 impl Emulator {
     pub(super) fn post(
@@ -63,7 +63,8 @@ impl Emulator {
                 layout: &system.layout,
                 macs: &system.macs,
             };
-            vendor.act(&mut machine, method, &key, body)
+            let answer = boot_certificates::act(&mut machine, method, &key, body);
+            answer.or_else(|| vendor.act(&mut machine, method, &key, body))
         });
         answer.unwrap_or_else(|| self.no_such_method(path))
     }

@@ -45,7 +45,8 @@ async fn look(config: &Config, network: &NetworkSettings, machines: &[Mac]) -> V
         named("settings", host.suits(network).map_err(Into::into)),
     ];
     let agent = &config.agent;
-    if let Err(error) = host.agents_reach(network, agent.url.as_ref(), agent.listen) {
+    let listen = agent.listen.of_urls(config.tls.only).address;
+    if let Err(error) = host.agents_reach(network, agent.url.as_ref(), listen) {
         all.push(named("agents", Err(error.into())));
     }
     if let Err(error) = port::may_have(name, 67) {
@@ -82,7 +83,7 @@ async fn look_around(
     // If this service is not running, no answer is its own, whatever address it comes from.
     let own: Vec<IpAddr> = host.addresses.iter().map(IpNet::addr).filter(|_| is_running).collect();
     let url = |near: Option<IpNet>| async move {
-        let (urls, listen) = (config.urls(None), config.boot.listen);
+        let (urls, listen) = (config.urls(None), config.boot.listen.of_urls(config.tls.only));
         match CheckedUrl::new(&urls, network, near?, listen, is_running) {
             Ok(checked) => Some(url::reached(&checked).await),
             Err(unusable) => Some(Err(unusable.into())),

@@ -1,19 +1,18 @@
 //! `[agent]`: the agents' part of the API.
 
-use std::net::SocketAddr;
-
 use anyhow::Result;
 use serde::Deserialize;
 use url::Url;
 
 use super::addresses::{everywhere, expect_public};
+use super::listen::ListenAddresses;
 
 /// `[agent]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct AgentConfig {
-    /// The listening address of lookups and heartbeats.
-    pub listen: SocketAddr,
+    /// The listening addresses of lookups and heartbeats.
+    pub listen: ListenAddresses,
     /// The URL for machines; by default the address that they fetch their images from.
     pub url: Option<Url>,
     /// Whether an agent's command API must use TLS.
@@ -25,7 +24,7 @@ pub struct AgentConfig {
 
 impl Default for AgentConfig {
     fn default() -> Self {
-        Self { listen: everywhere(6386), url: None, require_tls: true, calls_per_sec: 20 }
+        Self { listen: everywhere(6386).into(), url: None, require_tls: true, calls_per_sec: 20 }
     }
 }
 

@@ -8,14 +8,15 @@ use serde::Deserialize;
 use url::{Host, Url};
 
 use super::addresses::expect_public;
+use super::listen::ListenAddresses;
 
 /// `[api]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ApiConfig {
-    /// The listening address; loopback by default, since the API switches machines. Another address requires `users`
+    /// The listening addresses; loopback by default, since the API switches machines. Another address requires `users`
     /// or `noauth`.
-    pub listen: SocketAddr,
+    pub listen: ListenAddresses,
     /// The URL for links in answers; by default the one in each request.
     pub public_url: Option<Url>,
     /// Host names of the API, besides `localhost`, IP addresses and the host of `public_url`.
@@ -30,7 +31,7 @@ pub struct ApiConfig {
 impl Default for ApiConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 6385)),
+            listen: SocketAddr::from(([127, 0, 0, 1], 6385)).into(),
             public_url: None,
             hosts: Vec::new(),
             users: None,
@@ -42,7 +43,7 @@ impl Default for ApiConfig {
 impl ApiConfig {
     /// Whether only this host reaches it.
     pub(crate) fn is_local(&self) -> bool {
-        self.listen.ip().to_canonical().is_loopback()
+        self.listen.is_local()
     }
 
     /// `hosts`, parsed.
@@ -70,10 +71,9 @@ impl ApiConfig {
         );
         ensure!(
             self.is_local() || self.users.is_some() || self.noauth,
-            "the API listens on {}, reachable from other hosts, without logins: set users in \
+            "the API listens on addresses that are reachable from other hosts, without logins: set users in \
              [api] to a file that `htpasswd -B` made; or, if all who reach it may do everything, write noauth = true \
-             there",
-            self.listen
+             there"
         );
         Ok(())
     }

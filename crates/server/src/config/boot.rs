@@ -1,6 +1,5 @@
 //! `[boot]`: the boot listener.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
@@ -9,13 +8,14 @@ use serde::Deserialize;
 use url::Url;
 
 use super::addresses::{everywhere, expect_public};
+use super::listen::ListenAddresses;
 
 /// `[boot]`
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BootConfig {
-    /// The listening address for firmware and loaders.
-    pub listen: SocketAddr,
+    /// The listening addresses for firmware and loaders.
+    pub listen: ListenAddresses,
     /// The URL for machines; by default the service's address on the first DHCP network.
     pub url: Option<Url>,
     /// The URL for machines with IPv6, if it differs.
@@ -33,7 +33,7 @@ pub struct BootConfig {
 impl Default for BootConfig {
     fn default() -> Self {
         Self {
-            listen: everywhere(8080),
+            listen: everywhere(8080).into(),
             url: None,
             url6: None,
             ramdisk: None,

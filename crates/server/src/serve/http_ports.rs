@@ -1,25 +1,29 @@
 //! The three ports for HTTP: for operators, for agents, and for firmware.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use axum::Router;
 use axum::routing::get;
-use tokio::net::TcpListener;
+use netboot::urls::{ListenAddress, UrlScheme};
 use transport::http_server::{
-    self, HeaderNames, PortShares, RouterService, ServedPort, UsefulAnswers,
+    self, HeaderNames, ListenerTls, PortListener, PortShares, RouterService, ServedPort,
+    UsefulAnswers,
 };
 use transport::listen::listen;
 
+use super::listener_tls::DaemonTls;
 use super::parts::DaemonParts;
 use super::services::Services;
 use crate::api::{self, ApiContext, guard};
-use crate::config::{Config, LimitConfig};
+use crate::config::{Config, LimitConfig, ListenAddresses};
 use crate::error;
 
 /// The ports, listening and not yet served.
 pub(super) struct HttpPorts {
-    operators: TcpListener,
-    agents: TcpListener,
-    firmware: TcpListener,
+    operators: Vec<PortListener>,
+    agents: Vec<PortListener>,
+    firmware: Vec<PortListener>,
     shares: PortShares,
     limits: LimitConfig,
 }
@@ -29,11 +33,19 @@ impl HttpPorts {
     ///
     /// # Errors
     /// An address is in use.
-    pub(super) fn listen(config: &Config, shares: PortShares) -> Result<Self> {
+    pub(super) fn listen(
+        config: &Config,
+        shares: PortShares,
+        tls: Option<&DaemonTls>,
+    ) -> Result<Self> {
+        let (firmware, others) = (tls.map(|tls| &tls.firmware), tls.map(|tls| &tls.others));
+        let open = |addresses: &ListenAddresses, what, tls| {
+            addresses.all(config.tls.only).map(move |address| listener(address, what, tls)).collect::<Result<Vec<_>>>()
+        };
         Ok(Self {
-            operators: listen(config.api.listen, "the API")?,
-            agents: listen(config.agent.listen, "agents")?,
-            firmware: listen(config.boot.listen, "the boot listener")?,
+            operators: open(&config.api.listen, "the API", others)?,
+            agents: open(&config.agent.listen, "agents", others)?,
+            firmware: open(&config.boot.listen, "the boot listener", firmware)?,
             shares,
             limits: config.limits.clone(),
         })
@@ -43,9 +55,9 @@ impl HttpPorts {
     pub(super) fn serve(self, services: &Services, api: &ApiContext, parts: &mut DaemonParts) {
         let Self { operators, agents, firmware, shares, limits } = self;
         let http_metrics = &services.metrics.http;
-        let port = |name, listener, share, max_body, routes, useful| ServedPort {
+        let port = |name, listeners, share, max_body, routes, useful| ServedPort {
             name,
-            listeners: vec![listener],
+            listeners,
             limits: limits.of_port(share),
             bodies: limits.of_bodies(max_body),
             headers: HeaderNames::LowerCase,
@@ -63,9 +75,18 @@ impl HttpPorts {
         let (artifacts, metrics) = (services.artifacts.clone(), http_metrics.clone());
         let limits = limits.of_port(shares.boot);
         parts.start_infallible(|end| {
-            artifacts.serve(vec![firmware], limits, metrics, end.cancelled_owned())
+            artifacts.serve(firmware, limits, metrics, end.cancelled_owned())
         });
     }
+}
+
+fn listener(
+    listen_at: ListenAddress,
+    what: &str,
+    tls: Option<&Arc<dyn ListenerTls>>,
+) -> Result<PortListener> {
+    let tls = tls.filter(|_| listen_at.scheme == UrlScheme::Https).cloned();
+    Ok(PortListener { socket: listen(listen_at.address, what)?, tls })
 }
 
 fn operators_routes(services: &Services, api: &ApiContext) -> Router {

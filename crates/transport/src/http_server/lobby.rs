@@ -1,12 +1,14 @@
 //! Connections that wait for a place: a short burst is not refused, and silent connections are refused first.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
+
+use super::listener::NewConnection;
 
 /// The reason why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,7 @@ pub(super) struct Lobby {
 
 #[derive(Debug)]
 struct Waiting {
-    stream: TcpStream,
-    peer: SocketAddr,
+    new: NewConnection,
     full: Full,
     since: Instant,
 }
@@ -55,11 +56,11 @@ impl Lobby {
 
     /// Adds a connection. If that is one too many, the oldest connection of a peer with more than its share is
     /// refused, a silent one if possible; otherwise the new one.
-    pub(super) fn enter(&mut self, stream: TcpStream, peer: SocketAddr, full: Full, now: Instant) {
-        self.waiting.push_back(Waiting { stream, peer, full, since: now });
+    pub(super) fn enter(&mut self, new: NewConnection, full: Full, now: Instant) {
+        self.waiting.push_back(Waiting { new, full, since: now });
         if self.waiting.len() > self.room {
             let has_more = |waiting: &Waiting| waiting.full == Full::Peer;
-            let is_silent = |waiting: &Waiting| has_more(waiting) && !has_spoken(&waiting.stream);
+            let is_silent = |waiting: &Waiting| has_more(waiting) && !has_spoken(&waiting.new.stream);
             // The new connection has had no time to send anything.
             let others = || self.waiting.iter().take(self.room);
             let goes = others().position(is_silent).or_else(|| others().position(has_more));
@@ -72,18 +73,18 @@ impl Lobby {
         &mut self,
         now: Instant,
         admit: impl Fn(SocketAddr, Instant) -> Result<H, Full>,
-    ) -> Vec<(TcpStream, SocketAddr, H)> {
+    ) -> Vec<(NewConnection, H)> {
         let mut placed = Vec::new();
         let mut full_peers = HashSet::new();
         let mut is_full = false;
         let (spoken, silent): (Vec<_>, Vec<_>) =
-            self.waiting.drain(..).partition(|waiting| has_spoken(&waiting.stream));
+            self.waiting.drain(..).partition(|waiting| has_spoken(&waiting.new.stream));
         for mut waiting in spoken.into_iter().chain(silent) {
-            let address: IpAddr = waiting.peer.ip();
+            let address = waiting.new.peer.ip();
             if !is_full && !full_peers.contains(&address) {
-                match admit(waiting.peer, now) {
+                match admit(waiting.new.peer, now) {
                     Ok(held) => {
-                        placed.push((waiting.stream, waiting.peer, held));
+                        placed.push((waiting.new, held));
                         continue;
                     }
                     Err(full) => {
@@ -94,8 +95,8 @@ impl Lobby {
                 }
             }
             if waiting.full == Full::Peer && now.duration_since(waiting.since) > Self::PATIENCE {
-                refuse(&waiting.stream);
-                self.refused.push(waiting.peer);
+                refuse(&waiting.new);
+                self.refused.push(waiting.new.peer);
             } else {
                 self.waiting.push_back(waiting);
             }
@@ -110,8 +111,8 @@ impl Lobby {
 
     fn turn_away(&mut self, at: usize) {
         if let Some(waiting) = self.waiting.remove(at) {
-            refuse(&waiting.stream);
-            self.refused.push(waiting.peer);
+            refuse(&waiting.new);
+            self.refused.push(waiting.new.peer);
         }
     }
 }
@@ -122,8 +123,12 @@ fn has_spoken(stream: &TcpStream) -> bool {
     matches!(unconstrained(stream.peek(&mut [0])).now_or_never(), Some(Ok(1..)))
 }
 
-/// Sends an error, as far as that is possible without waiting.
-fn refuse(stream: &TcpStream) {
+/// Sends an error, as far as that is possible without waiting. A client that waits for a handshake gets none.
+fn refuse(new: &NewConnection) {
+    let stream = &new.stream;
+    if new.tls.is_some() {
+        return;
+    }
     // Unread data would make the kernel reset the connection and discard the answer.
     let mut unread = [0; 4_096];
     let _ = (0..4).try_for_each(|_| stream.try_read(&mut unread).map(drop));

@@ -164,6 +164,10 @@ impl ConnectionPlace {
         self.port.table().admission.account(self.id)
     }
 
+    pub(super) fn handshake_failed(&self) {
+        self.port.metrics.count_ended(self.port.name, "handshake_failed");
+    }
+
     pub(super) fn is_slow(&self) {
         self.port.metrics.count_ended(self.port.name, "slow_reader");
     }

@@ -362,7 +362,7 @@ impl Listener {
         let (end, ended) = oneshot::channel();
         let port_served = ServedPort {
             name: "api",
-            listeners: vec![listener],
+            listeners: vec![PortListener { socket: listener, tls: None }],
             limits,
             bodies,
             headers: HeaderNames::LowerCase,

@@ -365,6 +365,13 @@ impl BodiesBuilder {
         self.add_collection(&services, "LogService", &[format!("{services}/{name}")]);
     }
 
+    /// Adds the collection of authorities that the firmware trusts, empty.
+    pub(super) fn boot_certificates(&mut self, system: &str) {
+        let folder = format!("{system}/Boot/Certificates");
+        self.add_collection(&folder, "Certificate", &[]);
+        self.extend(system, &json!({"Boot": {"Certificates": {"@odata.id": folder}}}));
+    }
+
     /// Adds the collection of virtual media below `parent`, with one that can hold a CD.
     pub(super) fn virtual_media(&mut self, parent: &str, id: &str) {
         let folder = format!("{parent}/VirtualMedia");

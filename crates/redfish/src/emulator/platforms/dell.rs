@@ -129,6 +129,7 @@ impl VendorRules for DellIdrac {
             builder.nics(SYSTEM, spec, |position| format!("NIC.Embedded.{}-1-1", position + 1));
         }
         builder.virtual_media(MANAGER, "CD");
+        builder.boot_certificates(SYSTEM);
         add_jobs(&mut builder);
         builder.done()
     }

@@ -47,6 +47,7 @@ impl VendorRules for GenericBmc {
             });
             builder.nics(&system, spec, |position| position.to_string());
             builder.virtual_media(&system, "Cd");
+            builder.boot_certificates(&system);
             systems.push(system);
         }
         builder.add_collection("/redfish/v1/Systems", "ComputerSystem", &systems);

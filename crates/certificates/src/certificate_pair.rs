@@ -1,0 +1,72 @@
+//! Certificates with their keys.
+
+use std::fmt;
+use std::path::Path;
+
+use anyhow::{Context as _, Result, ensure};
+use jiff::Timestamp;
+use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::pkey::{PKey, Private};
+use openssl::x509::X509;
+
+/// A certificate, those of its issuers up to the root, and its key.
+#[derive(Clone)]
+pub struct CertificatePair {
+    /// The certificate first.
+    pub(crate) chain: Vec<X509>,
+    pub(crate) key: PKey<Private>,
+}
+
+impl fmt::Debug for CertificatePair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CertificatePair").field("chain", &self.chain).finish_non_exhaustive()
+    }
+}
+
+impl CertificatePair {
+    /// Reads a certificate with its chain, and its key.
+    ///
+    /// # Errors
+    /// The file that cannot be used; or key and certificate do not belong together.
+    pub fn read(certificate: &Path, key: &Path) -> Result<Self> {
+        let of_certificate = || format!("the certificate {}", certificate.display());
+        let of_key = || format!("the key {}", key.display());
+        let text = std::fs::read(certificate).with_context(of_certificate)?;
+        let chain = X509::stack_from_pem(&text).with_context(of_certificate)?;
+        let first = chain.first().with_context(of_certificate).context("no certificate in PEM")?;
+        let text = std::fs::read(key).with_context(of_key)?;
+        let key = PKey::private_key_from_pem(&text).with_context(of_key)?;
+        ensure!(
+            first.public_key().is_ok_and(|public| public.public_eq(&key)),
+            "{} does not belong to {}",
+            of_key(),
+            of_certificate()
+        );
+        Ok(Self { chain, key })
+    }
+
+    /// The end of its validity.
+    ///
+    /// # Errors
+    /// The certificate has no usable date.
+    pub fn not_after(&self) -> Result<Timestamp> {
+        let first = self.chain.first().context("no certificate")?;
+        timestamp(first.not_after())
+    }
+
+    /// The chain (DER), the certificate first.
+    pub(crate) fn chain_der(&self) -> Result<Vec<Vec<u8>>> {
+        self.chain.iter().map(|certificate| Ok(certificate.to_der()?)).collect()
+    }
+}
+
+fn timestamp(time: &Asn1TimeRef) -> Result<Timestamp> {
+    let since = Asn1Time::from_unix(0)?.diff(time)?;
+    Ok(Timestamp::from_second(i64::from(since.days) * 86_400 + i64::from(since.secs))?)
+}
+
+/// The certificates of a listener, one for each kind of key.
+#[derive(Clone, Debug)]
+pub struct ServerCertificates {
+    pub(crate) pairs: Vec<CertificatePair>,
+}

@@ -1,0 +1,185 @@
+//! TLS for firmware, by OpenSSL: much firmware has no elliptic curves, and some has RSA key exchange alone, which rustls
+//! does not have.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Result;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use openssl::dh::Dh;
+use openssl::error::{Error as OpenSslError, ErrorStack};
+use openssl::ssl::{
+    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode,
+    SslVersion,
+};
+use tokio::net::TcpStream;
+use tokio_openssl::SslStream;
+use transport::http_server::{EncryptedStream, HandshakeFailure, ListenerTls, TlsAlert};
+
+use crate::certificate_pair::ServerCertificates;
+use crate::certificate_source::CertificateSource;
+
+/// The ciphers of TLS 1.2 with forward secrecy by elliptic curves.
+const MODERN: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
+/// Those that old firmware has beside or in place of these: OVMF before 2025-04, HPE Gen10 Plus and Gen11. The modern ones
+/// stand first, and the server's order counts.
+const OLD_FIRMWARE: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:AES256-GCM-SHA384:AES128-GCM-SHA256:\
+                            DHE+AES+SHA256:AES256-SHA256:AES128-SHA256";
+/// RFC 7919 §A.1, `ffdhe2048`.
+const FFDHE2048: &str = "-----BEGIN DH PARAMETERS-----
+MIIBDAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAgICAOE=
+-----END DH PARAMETERS-----
+";
+
+/// The ciphers that firmware may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FirmwareCiphers {
+    /// With forward secrecy by elliptic curves.
+    #[default]
+    Modern,
+    /// Also DHE and RSA key exchange, for firmware that offers nothing else. A peer that offers better ones gets those.
+    OldFirmware,
+}
+
+/// TLS 1.2 and 1.3 for firmware and boot loaders.
+pub struct FirmwareTls {
+    source: CertificateSource,
+    ciphers: FirmwareCiphers,
+    contexts: Mutex<HashMap<IpAddr, (Arc<ServerCertificates>, SslContext)>>,
+}
+
+impl fmt::Debug for FirmwareTls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FirmwareTls").field("ciphers", &self.ciphers).finish_non_exhaustive()
+    }
+}
+
+impl FirmwareTls {
+    /// TLS with certificates from `source`.
+    #[must_use]
+    pub fn new(source: CertificateSource, ciphers: FirmwareCiphers) -> Self {
+        Self { source, ciphers, contexts: Mutex::default() }
+    }
+
+    fn context(&self, near: IpAddr) -> Result<SslContext> {
+        let certificates = self.source.certificates(near)?;
+        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
+        match contexts.get(&near) {
+            Some((of, context)) if Arc::ptr_eq(of, &certificates) => return Ok(context.clone()),
+            Some(_) | None => {}
+        }
+        let context = context(&certificates, self.ciphers)?;
+        contexts.insert(near, (certificates, context.clone()));
+        Ok(context)
+    }
+
+    async fn handshake(
+        &self,
+        stream: TcpStream,
+        near: IpAddr,
+    ) -> Result<SslStream<TcpStream>, HandshakeFailure> {
+        let unusable = |why: String| HandshakeFailure::NoCertificate(why);
+        let context = self.context(near).map_err(|why| unusable(format!("{why:#}")))?;
+        let stream = Ssl::new(&context).and_then(|ssl| SslStream::new(ssl, stream));
+        let mut stream = stream.map_err(|error| unusable(error.to_string()))?;
+        match Pin::new(&mut stream).accept().await {
+            Ok(()) => Ok(stream),
+            Err(error) => Err(failure(&error)),
+        }
+    }
+}
+
+impl ListenerTls for FirmwareTls {
+    fn accept(
+        &self,
+        stream: TcpStream,
+        near: IpAddr,
+    ) -> BoxFuture<'_, Result<Box<dyn EncryptedStream>, HandshakeFailure>> {
+        async move {
+            let stream = self.handshake(stream, near).await?;
+            Ok(Box::new(stream) as Box<dyn EncryptedStream>)
+        }
+        .boxed()
+    }
+}
+
+fn context(
+    certificates: &ServerCertificates,
+    ciphers: FirmwareCiphers,
+) -> Result<SslContext, ErrorStack> {
+    let mut context = SslContextBuilder::new(SslMethod::tls_server())?;
+    context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
+    let list = match ciphers {
+        FirmwareCiphers::Modern => MODERN,
+        FirmwareCiphers::OldFirmware => {
+            context.set_tmp_dh(&*Dh::params_from_pem(FFDHE2048.as_bytes())?)?;
+            OLD_FIRMWARE
+        }
+    };
+    context.set_cipher_list(list)?;
+    context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
+    // A boot is one connection or two: sessions would only cost memory.
+    context.set_session_cache_mode(SslSessionCacheMode::OFF);
+    for pair in &certificates.pairs {
+        if let Some((own, issuers)) = pair.chain.split_first() {
+            context.set_certificate(own)?;
+            context.set_private_key(&pair.key)?;
+            for issuer in issuers {
+                context.add_extra_chain_cert(issuer.clone())?;
+            }
+        }
+    }
+    Ok(context.build())
+}
+
+/// Reasons of `openssl/sslerr.h`, which the crate does not name.
+fn failure(error: &SslError) -> HandshakeFailure {
+    const NO_SHARED_CIPHER: i32 = 193;
+    const NO_SUITABLE_GROUPS: [i32; 3] = [101, 118, 295];
+    const WRONG_VERSION: [i32; 3] = [258, 267, 292];
+    const HTTP_REQUEST: i32 = 156;
+    /// `SSL_AD_REASON_OFFSET`: an alert's number is added to it.
+    const ALERT: i32 = 1000;
+    let reason = error.ssl_error().and_then(|stack| stack.errors().first());
+    let Some(reason) = reason else {
+        let cut = error.io_error().is_none_or(|error| {
+            matches!(
+                error.kind(),
+                std::io::ErrorKind::UnexpectedEof
+                    | std::io::ErrorKind::ConnectionReset
+                    | std::io::ErrorKind::BrokenPipe
+            )
+        });
+        return if cut {
+            HandshakeFailure::Closed
+        } else {
+            HandshakeFailure::Other(error.to_string())
+        };
+    };
+    match reason.reason_code() {
+        NO_SHARED_CIPHER => HandshakeFailure::NoCommonCipher,
+        code if NO_SUITABLE_GROUPS.contains(&code) => HandshakeFailure::NoCommonCipher,
+        code if WRONG_VERSION.contains(&code) => HandshakeFailure::NoCommonVersion,
+        HTTP_REQUEST => HandshakeFailure::PlainHttp,
+        // SSL_R_UNEXPECTED_EOF_WHILE_READING
+        294 => HandshakeFailure::Closed,
+        code if code > ALERT => match u8::try_from(code - ALERT) {
+            Ok(alert) => HandshakeFailure::Alert(TlsAlert(alert)),
+            Err(_) => other(reason),
+        },
+        _ => other(reason),
+    }
+}
+
+fn other(error: &OpenSslError) -> HandshakeFailure {
+    HandshakeFailure::Other(error.reason().unwrap_or("unknown").to_owned())
+}

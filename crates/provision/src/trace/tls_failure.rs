@@ -1,0 +1,99 @@
+//! The reasons for which a machine's TLS handshake failed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The reason for which a TLS handshake with the boot listener failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+pub enum TlsFailure {
+    /// The client refused the certificate, or the handshake, with an alert (RFC 8446 §6).
+    Alert {
+        /// The number of the alert's description.
+        alert: u8,
+    },
+    /// The client offers no cipher that the listener permits.
+    NoCommonCipher,
+    /// The client offers no version that the listener permits.
+    NoCommonVersion,
+    /// The client speaks plain HTTP.
+    PlainHttp,
+    /// The client closed the connection within the handshake.
+    Closed,
+    /// Anything else, in the words of the library.
+    Other {
+        /// The words.
+        words: String,
+    },
+}
+
+impl TlsFailure {
+    pub(super) fn text(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Other { words } => Some(words),
+            Self::Alert { .. }
+            | Self::NoCommonCipher
+            | Self::NoCommonVersion
+            | Self::PlainHttp
+            | Self::Closed => None,
+        }
+    }
+
+    /// The remedy.
+    #[must_use]
+    pub fn hint(&self) -> &'static str {
+        match self {
+            // unknown_ca
+            Self::Alert { alert: 48 } => {
+                "enrol this service's CA in the firmware (`ferroboot ca` prints it)"
+            }
+            // certificate_expired
+            Self::Alert { alert: 45 } => {
+                "check the clock of the machine, and the dates of the certificate"
+            }
+            // bad_certificate, certificate_unknown: firmware says so of any fault, a wrong name among them.
+            Self::Alert { alert: 42 | 46 } => {
+                "the firmware does not trust the CA (`ferroboot ca` prints it), the certificate lacks the address in the \
+                 URL (names in [tls]), or the machine's clock is wrong"
+            }
+            // handshake_failure, insufficient_security
+            Self::Alert { alert: 40 | 71 } | Self::NoCommonCipher => {
+                "old firmware has only DHE or RSA key exchange: old_firmware = true in [tls] permits these"
+            }
+            Self::Alert { .. } | Self::NoCommonVersion => {
+                "the firmware's TLS is older than 1.2: update the firmware, or boot this machine by http"
+            }
+            Self::PlainHttp => "the URL begins with http:// and names the port for https",
+            Self::Closed | Self::Other { .. } => {
+                "firmware that does not trust the CA may close the connection without a word: enrol the CA \
+                 (`ferroboot ca` prints it), and check the machine's clock"
+            }
+        }
+    }
+}
+
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Alert { alert: 42 } => f.write_str("it calls the certificate bad"),
+            Self::Alert { alert: 43 } => f.write_str("it does not support this kind of certificate"),
+            Self::Alert { alert: 45 } => {
+                f.write_str("by its clock the certificate has expired or is not valid yet")
+            }
+            Self::Alert { alert: 46 } => f.write_str("it does not accept the certificate"),
+            Self::Alert { alert: 48 } => f.write_str("it does not trust the certificate's CA"),
+            Self::Alert { alert: 51 } => f.write_str("it could not verify a signature"),
+            Self::Alert { alert: 40 | 71 } | Self::NoCommonCipher => {
+                f.write_str("it offers no cipher that this service permits")
+            }
+            Self::Alert { alert: 70 } | Self::NoCommonVersion => {
+                f.write_str("it offers no version of TLS that this service permits")
+            }
+            Self::Alert { alert } => write!(f, "it sent the TLS alert {alert}"),
+            Self::PlainHttp => f.write_str("it speaks plain HTTP on the port for https"),
+            Self::Closed => f.write_str("it closed the connection within the handshake"),
+            Self::Other { words } => f.write_str(words),
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! The listeners of a port: plain HTTP, or HTTP over TLS.
+
+use std::fmt::{self, Debug};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+
+/// A listening socket, and its TLS.
+#[derive(Debug)]
+pub struct PortListener {
+    /// The listening socket.
+    pub socket: TcpListener,
+    /// The TLS of its connections; `None` for plain HTTP.
+    pub tls: Option<Arc<dyn ListenerTls>>,
+}
+
+/// The server's side of TLS.
+pub trait ListenerTls: Debug + Send + Sync {
+    /// Makes the handshake on a new connection to the local address `near`.
+    fn accept(
+        &self,
+        stream: TcpStream,
+        near: IpAddr,
+    ) -> BoxFuture<'_, Result<Box<dyn EncryptedStream>, HandshakeFailure>>;
+}
+
+/// A connection after its handshake.
+pub trait EncryptedStream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> EncryptedStream for S {}
+
+/// The reason why a handshake failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum HandshakeFailure {
+    /// The client sent this alert (RFC 8446 §6).
+    #[error("the client ended the TLS handshake: {0}")]
+    Alert(TlsAlert),
+    /// The client offers no cipher, group or signature that this listener permits.
+    #[error("the client offers no cipher that this listener permits")]
+    NoCommonCipher,
+    /// The client offers no version that this listener permits.
+    #[error("the client offers no version of TLS that this listener permits")]
+    NoCommonVersion,
+    /// The client speaks plain HTTP.
+    #[error("the client speaks plain HTTP on a port for HTTPS")]
+    PlainHttp,
+    /// The client closed the connection within the handshake.
+    #[error("the client closed the connection within the TLS handshake")]
+    Closed,
+    /// The listener has no usable certificate.
+    #[error("this listener has no usable certificate: {0}")]
+    NoCertificate(String),
+    /// Anything else.
+    #[error("the TLS handshake failed: {0}")]
+    Other(String),
+}
+
+/// The description of an alert (RFC 8446 §6, RFC 5246 §7.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TlsAlert(pub u8);
+
+impl fmt::Display for TlsAlert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.0 {
+            40 => "handshake_failure",
+            42 => "bad_certificate",
+            43 => "unsupported_certificate",
+            44 => "certificate_revoked",
+            45 => "certificate_expired",
+            46 => "certificate_unknown",
+            47 => "illegal_parameter",
+            48 => "unknown_ca",
+            49 => "access_denied",
+            50 => "decode_error",
+            51 => "decrypt_error",
+            70 => "protocol_version",
+            71 => "insufficient_security",
+            80 => "internal_error",
+            90 => "user_canceled",
+            112 => "unrecognized_name",
+            other => return write!(f, "alert {other}"),
+        };
+        f.write_str(name)
+    }
+}
+
+/// A new connection.
+#[derive(Debug)]
+pub(super) struct NewConnection {
+    pub(super) stream: TcpStream,
+    /// The remote address.
+    pub(super) peer: SocketAddr,
+    pub(super) tls: Option<Arc<dyn ListenerTls>>,
+}
+
+/// The next connection on any of the listeners.
+pub(super) fn poll_accept(
+    listeners: &[PortListener],
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<NewConnection>> {
+    for listener in listeners {
+        if let Poll::Ready(accepted) = listener.socket.poll_accept(cx) {
+            let tls = listener.tls.clone();
+            return Poll::Ready(accepted.map(|(stream, peer)| NewConnection {
+                stream,
+                peer: canonical(peer),
+                tls,
+            }));
+        }
+    }
+    Poll::Pending
+}
+
+fn canonical(peer: SocketAddr) -> SocketAddr {
+    match peer.ip().to_canonical() {
+        IpAddr::V4(v4) => SocketAddr::from((v4, peer.port())),
+        // Keeps the scope of a link-local address.
+        IpAddr::V6(_) => peer,
+    }
+}
