@@ -25,6 +25,9 @@ use crate::system_logs::RecentLog;
 /// The file of `ferroboot image build --ca`: CA certificates for Ironic's API.
 pub const AUTHORITIES: &str = "/etc/ferroboot/ca.pem";
 
+/// The CA certificate of Ironic's API that Ironic (`[agent] api_ca_file`) or Ferroboot adds to the ramdisk.
+const COMPOSED_AUTHORITY: &str = "/etc/ironic-python-agent/ironic.crt";
+
 /// The folder for the token and the certificate: in memory.
 const STATE: &str = "/run/ferroboot-agent";
 
@@ -71,10 +74,14 @@ async fn serve(options: AgentOptions, log: RecentLog) -> Result<Infallible> {
 }
 
 fn authorities() -> Result<Vec<u8>> {
-    match fs::read(AUTHORITIES) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read.with_context(|| format!("reading {AUTHORITIES}")),
+    let mut all = Vec::new();
+    for file in [AUTHORITIES, COMPOSED_AUTHORITY] {
+        match fs::read(file) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            read => all.extend(read.with_context(|| format!("reading {file}"))?),
+        }
     }
+    Ok(all)
 }
 
 /// Sets the clock by NTP. Ironic's API provides the time later, too.

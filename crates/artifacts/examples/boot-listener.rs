@@ -19,8 +19,8 @@ use provision::node::{FreshAttempt, Secret};
 use provision::{Attempt, BootInterface, Node, Procedure, ProvisionState};
 use store::{Clock, SavedNode};
 use tokio::net::TcpListener;
-use transport::http_server::ConnectionLimits;
 use transport::http_server::metrics::HttpMetrics;
+use transport::http_server::{ConnectionLimits, PortListener};
 use uuid::Uuid;
 
 #[tokio::main]
@@ -29,8 +29,13 @@ async fn main() -> Result<()> {
     let address = arguments.next().context("no address to listen on")?;
     let folder: PathBuf = arguments.next().context("no folder to serve")?.into();
     let folder = fs::canonicalize(folder)?;
-    let urls =
-        UrlSettings { boot: None, boot6: None, agent: None, boot_port: UrlPort::http(8080), agent_port: UrlPort::http(6386) };
+    let urls = UrlSettings {
+        boot: None,
+        boot6: None,
+        agent: None,
+        boot_port: UrlPort::http(8080),
+        agent_port: UrlPort::http(6386),
+    };
     let settings = ArtifactSettings {
         boot_sets: BootSets::look(&folder),
         cache: folder.clone(),
@@ -40,6 +45,7 @@ async fn main() -> Result<()> {
         http_loader: HttpLoader::Uki,
         kernel_append_params: String::new(),
         urls: Urls::new(urls, None),
+        agent_authority: None,
     };
     let index = NodeIndex::default();
     let (recorder, mut backlog) = Recorder::new();
@@ -53,6 +59,7 @@ async fn main() -> Result<()> {
     // Replaces the writer of the trace.
     tokio::spawn(async move { while backlog.recorded.recv().await.is_some() {} });
     let limits = ConnectionLimits { per_peer: 1024, ..ConnectionLimits::default() };
+    let listener = PortListener { socket: listener, tls: None };
     artifacts.serve(vec![listener], limits, HttpMetrics::default(), future::pending()).await;
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use hardware::CpuArch;
-use netboot::composition::artifacts_of;
+use netboot::composition::{agent_authority_archive, artifacts_of};
 use nodes::NodeIndex;
 use provision::artifact::{Artifact, HttpLoader};
 use provision::boot::{boot_mac, bootable, kernel_command_line};
@@ -36,7 +36,9 @@ impl AttemptImages {
             settings.image_limits,
             move || booting.booting().iter().flat_map(|node| image_urls(node)).collect(),
         )?;
-        let store = ImageStore::new(settings.boot_sets.folder(), sources);
+        let authority = settings.agent_authority.as_deref().map(agent_authority_archive);
+        let store =
+            ImageStore::new(settings.boot_sets.folder(), sources, authority.unwrap_or_default());
         Ok(Self { settings, store, index })
     }
 

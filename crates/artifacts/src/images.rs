@@ -115,6 +115,8 @@ impl Images {
 pub(crate) struct ImageStore {
     boot_sets: [Folder; CpuArch::ALL.len()],
     sources: Sources,
+    /// The archive that each ramdisk gets; empty for none.
+    agent_authority: Vec<u8>,
     /// Keyed by node.
     held: Mutex<HashMap<Uuid, Held>>,
 }
@@ -127,13 +129,14 @@ struct Held {
 }
 
 impl ImageStore {
-    pub(crate) fn new(boot_sets: &Path, sources: Sources) -> Self {
+    /// `agent_authority` is the archive that each ramdisk gets; empty for none.
+    pub(crate) fn new(boot_sets: &Path, sources: Sources, agent_authority: Vec<u8>) -> Self {
         let boot_sets = CpuArch::ALL.map(|cpu_arch| Folder {
             cpu_arch,
             path: folder_of(boot_sets, cpu_arch),
             open: Mutex::default(),
         });
-        Self { boot_sets, sources, held: Mutex::default() }
+        Self { boot_sets, sources, agent_authority, held: Mutex::default() }
     }
 
     /// The current boot sets on disk, or the reason for their absence, by architecture.
@@ -184,7 +187,7 @@ impl ImageStore {
         let files = Files::Ramdisks(self.ramdisks(cpu_arch, own.as_ref())?);
         let seed = match boots {
             Boots::Instance => config_drive_archive(node)?,
-            Boots::Ramdisk | Boots::Nothing => Vec::new(),
+            Boots::Ramdisk | Boots::Nothing => self.agent_authority.clone(),
         };
         Ok(Images::of(files, cpu_arch, seed))
     }

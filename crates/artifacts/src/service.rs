@@ -12,10 +12,10 @@ use netboot::fetch_answer::FetchRefusal;
 use netboot::fetch_plan::FetchRequest;
 use netboot::ticket::{TicketRefusal, admit, boot_path};
 use nodes::{NodeIndex, Recorder};
-use provision::trace::TlsFailure;
-use provision::{BootEventKind, Node};
 use provision::artifact::Artifact;
+use provision::trace::TlsFailure;
 use provision::virtual_media::is_of_bmc;
+use provision::{BootEventKind, Node};
 use transport::http_server::{
     Answered, Caller, HandshakeFailure, HttpService, RequestBody, TlsAlert, WhenSent,
 };

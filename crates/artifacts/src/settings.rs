@@ -28,4 +28,6 @@ pub struct ArtifactSettings {
     pub kernel_append_params: String,
     /// The boot and agent URLs.
     pub urls: Urls,
+    /// The certificate (PEM) of the authority of the agents' port, for ramdisks; `None` without TLS.
+    pub agent_authority: Option<String>,
 }

@@ -6,10 +6,12 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use artifacts::{ArtifactSettings, Artifacts, BootSets, check_boot_set};
-use futures::future::join_all;
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, join_all};
 use hardware::CpuArch;
 use netboot::boot_set::efi_machine;
 use netboot::image_limits::ImageLimits;
@@ -20,6 +22,7 @@ use proptest::prelude::*;
 use provision::artifact::{Artifact, HttpLoader};
 use provision::node::Secret;
 use provision::test_nodes::{TICKET, boot_port, booting_node};
+use provision::trace::TlsFailure;
 use provision::{BootEventKind, BootInterface, Node, Procedure, ProvisionState};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -27,8 +30,10 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
-use transport::http_server::ConnectionLimits;
 use transport::http_server::metrics::HttpMetrics;
+use transport::http_server::{
+    ConnectionLimits, EncryptedStream, HandshakeFailure, ListenerTls, PortListener,
+};
 use uuid::Uuid;
 
 const KERNEL_LEN: usize = 700_001;
@@ -406,6 +411,22 @@ async fn the_end_of_an_awaited_image_comes_whole_whatever_its_length() {
 }
 
 #[tokio::test]
+async fn a_failed_handshake_is_in_the_trace_of_the_machine_that_has_the_address() {
+    let mut listener = Listener::start().await;
+    // Nobody's address yet: this one is in no trace.
+    drop(TcpStream::connect(listener.tls_address).await.unwrap());
+    assert_eq!(listener.get("boot.iso").await.status, 200);
+    listener.recorded().await;
+
+    let _stream = TcpStream::connect(listener.tls_address).await.unwrap();
+
+    let recorded = listener.backlog.recorded.recv().await.unwrap().event.what;
+    let remote = IpAddr::from(Ipv4Addr::LOCALHOST);
+    let failure = TlsFailure::NoCommonCipher;
+    assert_eq!(recorded, BootEventKind::TlsHandshake { remote, failure });
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_before_the_last_byte_is_traced_without_it() {
     let mut listener = Listener::start().await;
     listener.deploy_instance();
@@ -767,9 +788,25 @@ async fn grub_is_what_http_starts_where_the_settings_say_so() {
     assert!(config.contains("linux \"$cmdpath/kernel\" 'ipa-api-url=http://127.0.0.1:6386'"));
 }
 
+/// TLS that refuses every client.
+#[derive(Debug)]
+struct RefusingTls;
+
+impl ListenerTls for RefusingTls {
+    fn accept(
+        &self,
+        _: TcpStream,
+        _: IpAddr,
+    ) -> BoxFuture<'_, Result<Box<dyn EncryptedStream>, HandshakeFailure>> {
+        async { Err(HandshakeFailure::NoCommonCipher) }.boxed()
+    }
+}
+
 /// A listener for one booting node, and its trace.
 struct Listener {
     address: SocketAddr,
+    /// The address of [`RefusingTls`].
+    tls_address: SocketAddr,
     artifacts: Artifacts,
     index: NodeIndex,
     backlog: Backlog,
@@ -802,6 +839,7 @@ impl Listener {
             http_loader: HttpLoader::Uki,
             kernel_append_params: "nofb vga=normal".to_owned(),
             urls: Urls::new(our_urls(), None),
+            agent_authority: None,
         };
         change(&mut settings);
         let index = NodeIndex::default();
@@ -814,16 +852,21 @@ impl Listener {
         let artifacts = Artifacts::open(settings, index.clone(), recorder).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let tls_listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let tls_address = tls_listener.local_addr().unwrap();
         let (end, ended) = oneshot::channel();
         tokio::spawn(artifacts.clone().serve(
-            vec![listener],
+            vec![
+                PortListener { socket: listener, tls: None },
+                PortListener { socket: tls_listener, tls: Some(Arc::new(RefusingTls)) },
+            ],
             limits,
             HttpMetrics::default(),
             async move {
                 let _ = ended.await;
             },
         ));
-        Self { address, artifacts, index, backlog, folder, end: Some(end) }
+        Self { address, tls_address, artifacts, index, backlog, folder, end: Some(end) }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -981,7 +1024,13 @@ impl Reply {
 
 /// Every URL at the address that the machine reached.
 fn our_urls() -> UrlSettings {
-    UrlSettings { boot: None, boot6: None, agent: None, boot_port: UrlPort::http(8080), agent_port: UrlPort::http(6386) }
+    UrlSettings {
+        boot: None,
+        boot6: None,
+        agent: None,
+        boot_port: UrlPort::http(8080),
+        agent_port: UrlPort::http(6386),
+    }
 }
 
 fn write_boot_set(folder: &Path) {

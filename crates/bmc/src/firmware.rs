@@ -25,7 +25,8 @@ pub(crate) fn prepare(
         let certificate = CertificateDer::from_pem_slice(pem.as_bytes());
         Ok(certificate.context("a certificate of Boot/Certificates")?.to_vec())
     };
-    let authorities = authorities.map(|all| all.iter().map(der).collect::<Result<Vec<_>>>()).transpose()?;
+    let authorities =
+        authorities.map(|all| all.iter().map(der).collect::<Result<Vec<_>>>()).transpose()?;
     let path = setup.dir.join("variables.fd");
     if !path.exists() {
         let template = &setup.machine.firmware.variables;

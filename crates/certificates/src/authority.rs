@@ -40,7 +40,9 @@ pub struct AuthorityPem {
 
 impl fmt::Debug for AuthorityPem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthorityPem").field("certificate", &self.certificate).finish_non_exhaustive()
+        f.debug_struct("AuthorityPem")
+            .field("certificate", &self.certificate)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,8 +119,7 @@ impl CertificateAuthority {
     pub fn of_pem(pem: &AuthorityPem) -> Result<Self> {
         let certificate =
             X509::from_pem(pem.certificate.as_bytes()).context("the authority's certificate")?;
-        let key =
-            PKey::private_key_from_pem(pem.key.as_bytes()).context("the authority's key")?;
+        let key = PKey::private_key_from_pem(pem.key.as_bytes()).context("the authority's key")?;
         Ok(Self { certificate, key })
     }
 

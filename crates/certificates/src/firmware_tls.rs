@@ -13,8 +13,8 @@ use futures::future::BoxFuture;
 use openssl::dh::Dh;
 use openssl::error::{Error as OpenSslError, ErrorStack};
 use openssl::ssl::{
-    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode,
-    SslVersion,
+    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions,
+    SslSessionCacheMode, SslVersion,
 };
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;

@@ -99,6 +99,7 @@ impl ResolvesServerCert for CertificateChoice {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "rustls has many errors, and may get more")]
 fn failure(error: &io::Error) -> HandshakeFailure {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
     match tls {

@@ -14,9 +14,7 @@ use certificates::{
 use openssl::ec::EcKey;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
-use openssl::ssl::{
-    Ssl, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion,
-};
+use openssl::ssl::{Ssl, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::X509;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
@@ -133,7 +131,9 @@ async fn refused(tls: &Arc<dyn ListenerTls>, client: &TlsClient) -> HandshakeFai
 async fn firmware_with_tls_1_2_or_1_3_gets_the_kind_of_certificate_that_it_verifies() {
     let tls = firmware_tls(FirmwareCiphers::Modern);
     for (version, name) in [(SslVersion::TLS1_2, "TLSv1.2"), (SslVersion::TLS1_3, "TLSv1.3")] {
-        for (signatures, key) in [("RSA-PSS+SHA256:RSA+SHA256", "RSA"), ("ECDSA+SHA256:RSA+SHA256", "ECDSA")] {
+        for (signatures, key) in
+            [("RSA-PSS+SHA256:RSA+SHA256", "RSA"), ("ECDSA+SHA256:RSA+SHA256", "ECDSA")]
+        {
             let client = TlsClient {
                 versions: [version, version],
                 signatures: Some(signatures),

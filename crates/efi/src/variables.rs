@@ -56,7 +56,10 @@ impl VariableStore {
     ///
     /// # Errors
     /// [`SetVariableError`] if the variable or the store has no room.
-    pub fn set_tls_authorities(&mut self, certificates: &[Vec<u8>]) -> Result<(), SetVariableError> {
+    pub fn set_tls_authorities(
+        &mut self,
+        certificates: &[Vec<u8>],
+    ) -> Result<(), SetVariableError> {
         const NAME: &str = "TlsCaCertificate";
         let lists = signature_lists(certificates);
         let current = self.get(NAME, TLS_CA).map(|variable| variable.data.to_vec());

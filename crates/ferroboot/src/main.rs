@@ -14,7 +14,7 @@ use ferroboot::serve::Serve;
 use ferroboot::trace::Trace;
 use provision::text::{masked, printable_lines};
 
-/// Boots bare metal from an HTTP URL, and proves it did.
+/// Boots bare metal from an HTTP or HTTPS URL, and proves it did.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100)]
 struct Ferroboot {

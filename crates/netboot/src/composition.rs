@@ -157,6 +157,17 @@ fn ramdisk_uki(files: &RamdiskFiles<'_>, command_line: &str) -> Result<ComposedI
     uki(files.stub, &parts)
 }
 
+/// The certificate of the authority (PEM) that agents trust for the API, as an archive for the initramfs: the files of
+/// Ironic's `[agent] api_ca_file`, which every agent of Ironic reads.
+#[must_use]
+pub fn agent_authority_archive(authority: &str) -> Vec<u8> {
+    const SETTINGS: &str = "[DEFAULT]\ncafile = /etc/ironic-python-agent/ironic.crt\n";
+    let mut archive = CpioArchive::default();
+    archive.file("etc/ironic-python-agent/ironic.crt", authority.as_bytes().to_vec());
+    archive.file("etc/ironic-python-agent.d/ironic-tls.conf", SETTINGS.as_bytes().to_vec());
+    archive.finish()
+}
+
 /// The config drive of a node's instance, as an archive for its initramfs; empty if there is none.
 ///
 /// # Errors

@@ -46,6 +46,7 @@ pub mod foreign_pools;
 pub mod image_limits;
 pub mod image_reach;
 pub mod interface_addresses;
+pub mod listen_addresses;
 pub mod network_check;
 pub mod network_plan;
 pub mod network_settings;

@@ -201,6 +201,26 @@ impl Urls {
         self.settings.boot_port.at(address)
     }
 
+    /// The scheme of the boot URL for the machine of `node`.
+    #[must_use]
+    pub fn boot_scheme(&self, node: &Node) -> UrlScheme {
+        match self.set(node, IpFamily::V4) {
+            Some(url) if url.starts_with("https:") => UrlScheme::Https,
+            Some(_) => UrlScheme::Http,
+            None => self.settings.boot_port.scheme,
+        }
+    }
+
+    /// The scheme of the agent URL.
+    #[must_use]
+    pub fn agent_scheme(&self) -> UrlScheme {
+        match &self.settings.agent {
+            Some(url) if url.scheme() == UrlScheme::Https.name() => UrlScheme::Https,
+            Some(_) => UrlScheme::Http,
+            None => self.settings.agent_port.scheme,
+        }
+    }
+
     /// The agent URL, `ipa-api-url`. `near` is the service's address that the machine fetched from.
     #[must_use]
     pub fn agent(&self, near: IpAddr) -> String {

@@ -145,6 +145,7 @@ pub(crate) fn is_image_read(events: &[BootEvent], now: Timestamp) -> bool {
         | BootEventKind::Http { .. }
         | BootEventKind::LastByte { .. }
         | BootEventKind::Agent { .. }
+        | BootEventKind::TlsHandshake { .. }
         | BootEventKind::LeftOut { .. } => None,
     });
     let begin = copied_at(events).map(|copied| copied.max(events[on].at));

@@ -1,20 +1,24 @@
 //! The certificate of the service's own authority, for those who must trust it.
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use store::Store;
 
 use crate::config::Config;
 
-/// The certificate (PEM) of the authority that issues the listeners' certificates. Changes nothing.
+/// The certificate (PEM) of the authority that issues, or issued, the listeners' certificates. Changes nothing.
 ///
 /// # Errors
 /// There is none, or the database cannot be read.
 pub async fn authority_certificate(config: &Config) -> Result<String> {
     if let Some(files) = config.tls.files() {
-        bail!(
-            "the listeners use the certificate {}: machines must trust the authority that issued it",
-            files.certificate.display()
-        );
+        let authority = config.tls.read_authority()?;
+        return authority.with_context(|| {
+            format!(
+                "the listeners use the certificate {}: machines must trust the authority that issued it; name its file \
+                 with authority in [tls]",
+                files.certificate.display()
+            )
+        });
     }
     let state = config.state_dir()?;
     let (url, key) = (config.database.url_in(&state), config.database.key_file_in(&state));

@@ -11,14 +11,13 @@ use anyhow::{Context as _, Result, ensure};
 use artifacts::BootSets;
 use certificates::{CertificateSource, OperatorFiles};
 use hardware::CpuArch;
-use jiff::Timestamp;
 use netboot::boot_set::boot_set_instructions;
 use netboot::network_check::boot_url::expect_short;
 use netboot::network_check::name_servers;
 use netboot::network_check::port_holders::{PortHolder, PortProgram};
 use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
-use store::{Other, Store, StoreError};
+use store::{Clock, Other, Store, StoreError};
 
 pub use self::found::Found;
 use crate::api::guard::OperatorGuard;
@@ -95,7 +94,7 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
 fn certificate(files: OperatorFiles) -> Result<String> {
     let path = files.certificate.display().to_string();
     let until = CertificateSource::of_files(files)?.not_after()?.context("no date")?;
-    ensure!(until > Timestamp::now(), "{path} expired at {until}: replace it and its key");
+    ensure!(until > Clock::process().now(), "{path} expired at {until}: replace it and its key");
     Ok(format!("{path}, valid until {until}"))
 }
 

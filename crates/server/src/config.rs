@@ -9,7 +9,6 @@ mod database;
 mod dhcp;
 mod images;
 mod limits;
-mod listen;
 mod power;
 mod procedures;
 mod provider;
@@ -36,11 +35,10 @@ pub use self::database::DatabaseConfig;
 pub use self::dhcp::{DhcpConfig, DhcpLimits};
 pub use self::images::ImageConfig;
 pub use self::limits::LimitConfig;
-pub use self::listen::ListenAddresses;
 pub use self::power::PowerConfig;
 pub use self::procedures::{CleanConfig, DeployConfig};
 pub use self::provider::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
-pub use self::tls::TlsConfig;
+pub use self::tls::ListenerTlsConfig;
 
 /// All settings, in the form of the TOML file. An empty file is valid.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -72,7 +70,7 @@ pub struct Config {
     /// Limits for peers on the HTTP ports.
     pub limits: LimitConfig,
     /// TLS of the listeners.
-    pub tls: TlsConfig,
+    pub tls: ListenerTlsConfig,
 }
 
 impl Config {
@@ -222,5 +220,47 @@ mod tests {
     #[test]
     fn a_misspelt_setting_is_named() {
         assert!(refusal("[boot]\nlisten_on = 1").contains("listen_on"));
+    }
+
+    fn listeners(settings: &str) -> Vec<String> {
+        let config: Config = settings.parse().unwrap();
+        config.boot.listen.all(config.tls.only).map(|listen| listen.to_string()).collect()
+    }
+
+    #[test]
+    fn a_port_has_one_address_or_a_list_with_and_without_tls() {
+        assert_eq!(listeners("[boot]\nlisten = \"[::]:80\""), ["http://[::]:80"]);
+        let both = "[boot]\nlisten = [\"http://[::]:80\", \"https://192.0.2.1:443\"]";
+        assert_eq!(listeners(both), ["http://[::]:80", "https://192.0.2.1:443"]);
+        assert_eq!(listeners("[tls]\nonly = true"), ["https://[::]:8080"]);
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_in_words() {
+        let listen = |listen: &str| refusal(&format!("[boot]\nlisten = {listen}"));
+
+        assert!(listen("\"ftp://[::]:80\"").contains("neither http nor https"));
+        assert!(listen("\"https://boot.example:443\"").contains("no address to listen on"));
+        assert!(listen("[]").contains("1 to 16"));
+    }
+
+    #[test]
+    fn one_setting_forbids_plain_http_on_all_ports() {
+        for section in ["api", "agent", "boot"] {
+            let said = refusal(&format!(
+                "[tls]\nonly = true\n[{section}]\nlisten = \"http://127.0.0.1:1\""
+            ));
+            assert!(said.contains(&format!("[{section}]")) && said.contains("https"), "{said}");
+        }
+    }
+
+    #[test]
+    fn urls_name_the_address_with_tls_if_there_is_one() {
+        let both = "[boot]\nlisten = [\"[::]:8080\", \"https://[::]:8443\"]";
+        let config: Config = both.parse().unwrap();
+
+        let url = config.urls(None).fetched_from([192, 0, 2, 1].into());
+
+        assert_eq!(url, "https://192.0.2.1:8443");
     }
 }

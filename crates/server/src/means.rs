@@ -4,7 +4,8 @@ use anyhow::{Result, ensure};
 use artifacts::BootSets;
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
-use netboot::urls::Urls;
+use netboot::urls::{UrlScheme, Urls};
+use provision::artifact::HttpLoader;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 use url::Url;
@@ -18,6 +19,7 @@ pub struct BootMeans {
     urls: Urls,
     dhcp: WhoAnswers,
     reach: ImageReach,
+    loader: HttpLoader,
 }
 
 /// The server that answers machines' DHCP requests.
@@ -47,7 +49,7 @@ impl BootMeans {
             DhcpProvider::Dnsmasq | DhcpProvider::Kea | DhcpProvider::Neutron => WhoAnswers::Told,
             DhcpProvider::None => WhoAnswers::Others,
         };
-        Self { boot_sets, urls, dhcp, reach: config.image_reach() }
+        Self { boot_sets, urls, dhcp, reach: config.image_reach(), loader: config.boot.http_loader }
     }
 
     /// Checks that this host can boot a machine by its node's boot interface. It reads files.
@@ -72,6 +74,7 @@ impl BootMeans {
                 WhoAnswers::Us | WhoAnswers::Others,
             ) => {}
         }
+        self.expect_tls_of_loader(node)?;
         let attempt = node.live_attempt();
         let boots = attempt.map_or(Boots::Ramdisk, Attempt::boots);
         let image = image_of(node, boots, node.boot_interface)?;
@@ -89,6 +92,26 @@ impl BootMeans {
             let make = boot_set_instructions(cpu_arch, folder);
             missing.context(format!("this host has no boot set for {cpu_arch}: {make}"))
         })
+    }
+
+    /// Checks that the first loader can fetch from the boot URL: Debian's iPXE trusts no CA but its own list, and GRUB
+    /// has no TLS.
+    fn expect_tls_of_loader(&self, node: &Node) -> Result<()> {
+        let loader = match (node.boot_interface, self.loader) {
+            (BootInterface::HttpIpxe, _) => "iPXE trusts only its own list of CAs",
+            (BootInterface::Http, HttpLoader::Grub) => "GRUB has no TLS",
+            (BootInterface::Http, HttpLoader::Uki)
+            | (BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia, _) => {
+                return Ok(());
+            }
+        };
+        ensure!(
+            self.urls.boot_scheme(node) == UrlScheme::Http,
+            "its boot URL begins with https, and {loader}: set external_http_url in driver_info (or url in [boot]) to an \
+             http:// address of the boot listener, or use the boot interface http with http_loader = \"uki\", or \
+             redfish-https"
+        );
+        Ok(())
     }
 
     /// A log line for the start: what this host can boot, or lacks.
@@ -144,6 +167,21 @@ mod tests {
 
     fn said_of(means: &BootMeans, node: &Node) -> String {
         means.check(node).map_or_else(|error| format!("{error:#}"), |()| "can boot".to_owned())
+    }
+
+    #[test]
+    fn a_loader_without_our_tls_is_refused_an_https_url_in_words() {
+        let both = "[boot]\nlisten = [\"[::]:8080\", \"https://[::]:8443\"]\n\
+                    [[dhcp.network]]\ninterface = \"lo\"\npool = \"127.0.0.2-127.0.0.9\"";
+        let own = Some([192, 0, 2, 1]);
+        let uki = means(both, own);
+        let grub = means(&both.replace("[boot]\n", "[boot]\nhttp_loader = \"grub\"\n"), own);
+        let plain = means("[boot]\nurl = \"http://192.0.2.1:8080\"", own);
+
+        assert!(said(&uki, BootInterface::HttpIpxe, false).contains("own list of CAs"));
+        assert!(said(&grub, BootInterface::Http, false).contains("GRUB has no TLS"));
+        assert!(!said(&uki, BootInterface::Http, false).contains("begins with https"));
+        assert!(!said(&plain, BootInterface::HttpIpxe, false).contains("begins with https"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod services;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use netboot::listen_addresses::ListenAddresses;
 use netboot::urls::UrlScheme;
 use nodes::Backlog;
 use store::Store;
@@ -22,7 +23,7 @@ use self::http_ports::HttpPorts;
 use self::listener_tls::DaemonTls;
 use self::parts::{DaemonParts, LAST_PATIENCE};
 use self::services::Services;
-use crate::config::{Config, ListenAddresses};
+use crate::config::Config;
 use crate::daemons;
 use crate::means::BootMeans;
 use crate::signals::ServiceSignals;
@@ -39,8 +40,9 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let signals = ServiceSignals::take()?;
     let shares = PortShares::of_this_process(config.limits.connections);
     let base = DaemonBase::take(&config).await?;
-    let (services, backlog) = Services::open(&config, &base).await?;
     let tls = DaemonTls::open(&config, &base.store).await?;
+    let authority = tls.as_ref().and_then(|tls| tls.authority.as_deref());
+    let (services, backlog) = Services::open(&config, &base, authority).await?;
     let ports = HttpPorts::listen(&config, shares, tls.as_ref())?;
     base.release_claims().await?;
 

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use sqlx::any::AnyRow;
 use sqlx::Row as _;
+use sqlx::any::AnyRow;
 use uuid::Uuid;
 
 use crate::error::StoreError;
@@ -67,7 +67,8 @@ impl Store {
     fn read_authority(&self, row: &AnyRow) -> Result<StoredAuthority, StoreError> {
         let (node, place) = KEY;
         let key: String = row.try_get("private_key")?;
-        let key = self.key.decrypt(node, place, &key).and_then(|key| key.ok_or(DecryptError::Forged));
+        let key =
+            self.key.decrypt(node, place, &key).and_then(|key| key.ok_or(DecryptError::Forged));
         let key = key.map_err(|source| StoreError::AuthorityKey { source })?;
         Ok(StoredAuthority { certificate: row.try_get("certificate")?, key })
     }

@@ -27,7 +27,7 @@ use store::{
     Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError, DaemonIdentity,
     DaemonPools, DaemonReservation, ListError, NodeChange, NodeFilter, NodeKey, NodeSort,
     PoolRange, PortChangeError, PortError, PortFilter, PortKey, RegistrationError, Retention,
-    SavedPorts, SortDirection, Store, StoreError, WorkError,
+    SavedPorts, SortDirection, Store, StoreError, StoredAuthority, WorkError,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -54,6 +54,7 @@ macro_rules! promises {
 }
 
 promises![
+    daemons_that_start_at_once_have_one_authority_whose_key_is_encrypted,
     a_node_is_found_by_uuid_and_by_name,
     every_field_of_a_node_comes_back,
     a_second_node_of_the_same_name_uuid_or_instance_is_refused,
@@ -2182,6 +2183,29 @@ async fn names(store: &Store, filter: &NodeFilter) -> Vec<String> {
 
 async fn uuids(store: &Store, filter: &NodeFilter) -> Vec<Uuid> {
     store.nodes(filter).await.unwrap().into_iter().map(|stored| stored.node.uuid).collect()
+}
+
+async fn daemons_that_start_at_once_have_one_authority_whose_key_is_encrypted(database: Database) {
+    let store = database.open().await;
+    let authority = |name: &str| StoredAuthority {
+        certificate: format!("certificate of {name}"),
+        key: format!("key of {name}"),
+    };
+    assert_eq!(store.authority().await.unwrap(), None);
+
+    let (a, b) = (authority("a"), authority("b"));
+    let (first, second) = tokio::join!(store.add_authority(&a), store.add_authority(&b));
+
+    let first = first.unwrap();
+    assert_eq!(second.unwrap(), first);
+    assert!(first == a || first == b, "{first:?}");
+    assert_eq!(store.authority().await.unwrap(), Some(first));
+    sqlx::any::install_default_drivers();
+    let pool = AnyPool::connect(&database.url()).await.unwrap();
+    let key: String =
+        sqlx::query_scalar("SELECT private_key FROM authority").fetch_one(&pool).await.unwrap();
+    pool.close().await;
+    assert!(key.starts_with("encrypted:"), "{key}");
 }
 
 async fn join<T>(tasks: impl Iterator<Item = tokio::task::JoinHandle<T>>) -> Vec<T> {

@@ -12,7 +12,9 @@ use serde_json::json;
 
 use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, with};
 
-const SETTINGS: &str = "[boot]\nlisten = [\"https://[::]:8443\"]\n";
+/// The boot listener and the agents' port have TLS alone.
+const SETTINGS: &str =
+    "[boot]\nlisten = \"https://[::]:8443\"\n[agent]\nlisten = \"https://[::]:6386\"\n";
 
 fn https(firmware: FirmwareConfig, settings: &str) -> Plan {
     let machine = LabMachine::new(1).with_firmware(firmware);

@@ -315,8 +315,13 @@ mod tests {
         toml::from_str(&format!("interface = \"nosuch0\"\n{more}")).unwrap()
     }
 
-    const NO_URLS: UrlSettings =
-        UrlSettings { boot: None, boot6: None, agent: None, boot_port: UrlPort::http(8080), agent_port: UrlPort::http(6386) };
+    const NO_URLS: UrlSettings = UrlSettings {
+        boot: None,
+        boot6: None,
+        agent: None,
+        boot_port: UrlPort::http(8080),
+        agent_port: UrlPort::http(6386),
+    };
 
     fn find4(more: &str, given: &[InterfaceAddress]) -> Result<V4Vantage, UnknownVantage> {
         V4Vantage::find(&settings(more), &NO_URLS, given, Err("no such network interface".into()))

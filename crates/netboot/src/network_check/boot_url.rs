@@ -245,8 +245,9 @@ impl<'a> CheckedUrl<'a> {
     /// [`UnusableUrl::ListensElsewhere`]
     pub fn expect_listening(&self, at: &BTreeSet<IpAddr>) -> Result<(), UnusableUrl> {
         let listen = self.listen;
-        let is_elsewhere =
-            |address: &&IpAddr| !listen.address.ip().is_unspecified() && **address != listen.address.ip();
+        let is_elsewhere = |address: &&IpAddr| {
+            !listen.address.ip().is_unspecified() && **address != listen.address.ip()
+        };
         match at.iter().find(is_elsewhere) {
             Some(address) if self.has_listeners_port() => Err(UnusableUrl::ListensElsewhere {
                 url: self.url.to_string(),
@@ -294,7 +295,8 @@ impl<'a> CheckedUrl<'a> {
     /// [`UnusableUrl`], unless the boot listener is to listen there, and the service does not run.
     pub fn judge_silence(&self) -> Result<String, UnusableUrl> {
         let (url, listen) = (self.url.to_string(), self.listen);
-        let is_listeners = self.url.scheme() == self.listen.scheme.name() && self.has_listeners_port();
+        let is_listeners =
+            self.url.scheme() == self.listen.scheme.name() && self.has_listeners_port();
         match (is_listeners, self.is_running) {
             (true, false) => Ok(format!("{url}, once the service runs")),
             (true, true) => Err(UnusableUrl::Silent { url }),
@@ -363,8 +365,7 @@ mod tests {
             agent_port: UrlPort::http(6386),
         };
         let near = "127.0.0.1/8".parse().unwrap();
-        let listen =
-            ListenAddress { scheme: UrlScheme::Http, address: listen.parse().unwrap() };
+        let listen = ListenAddress { scheme: UrlScheme::Http, address: listen.parse().unwrap() };
         CheckedUrl::new(&Urls::new(settings, None), network, near, listen, is_running)
     }
 

@@ -280,7 +280,13 @@ mod tests {
     /// The URLs of a service that machines with IPv4 reach at `boot`, and those with IPv6 at `boot6`.
     fn urls_of(boot: Option<&str>, boot6: Option<&str>) -> Urls {
         let [boot, boot6] = [boot, boot6].map(|url| url.map(|url| url.parse().unwrap()));
-        let settings = UrlSettings { boot, boot6, agent: None, boot_port: UrlPort::http(8080), agent_port: UrlPort::http(6386) };
+        let settings = UrlSettings {
+            boot,
+            boot6,
+            agent: None,
+            boot_port: UrlPort::http(8080),
+            agent_port: UrlPort::http(6386),
+        };
         Urls::new(settings, None)
     }
 

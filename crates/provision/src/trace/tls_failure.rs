@@ -77,7 +77,9 @@ impl fmt::Display for TlsFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Alert { alert: 42 } => f.write_str("it calls the certificate bad"),
-            Self::Alert { alert: 43 } => f.write_str("it does not support this kind of certificate"),
+            Self::Alert { alert: 43 } => {
+                f.write_str("it does not support this kind of certificate")
+            }
             Self::Alert { alert: 45 } => {
                 f.write_str("by its clock the certificate has expired or is not valid yet")
             }

@@ -71,7 +71,8 @@ fn add(
     }
     let members = machine.tree.children(folder);
     if members.len() >= MOST_CERTIFICATES {
-        let words = "The create operation failed: the collection has the most members that it can have.";
+        let words =
+            "The create operation failed: the collection has the most members that it can have.";
         return Err(error(StatusCode::CONFLICT, "CreateLimitReachedForResource", words));
     }
     let is_free = |number: &u32| machine.tree.key(&format!("{folder}/{number}")).is_none();

@@ -748,6 +748,46 @@ fn a_bmc_takes_only_sessions_or_only_basic() {
 }
 
 #[test]
+fn authorities_for_https_boot_are_added_and_removed() {
+    const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n";
+    let mut emulator = emulator();
+    let folder =
+        emulator.resource("/redfish/v1/Systems/1").unwrap()["Boot"]["Certificates"]["@odata.id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+    assert_eq!(emulator.boot_certificates("1"), None);
+    let post = |emulator: &mut Emulator, body: Value| {
+        let body = body.to_string();
+        emulator.answer(&request(&Method::POST, &folder, body.as_bytes())).0
+    };
+
+    let certificate = json!({"CertificateType": "PEM", "CertificateString": PEM});
+    let created = post(&mut emulator, certificate.clone());
+    assert_eq!(created.status, StatusCode::CREATED);
+    assert_eq!(emulator.boot_certificates("1"), Some(vec![PEM.to_owned()]));
+    for odd in [
+        json!({}),
+        json!({"CertificateType": "PKCS7", "CertificateString": PEM}),
+        json!({"CertificateType": "PEM", "CertificateString": "no certificate"}),
+        json!({"CertificateType": "PEM", "CertificateString": format!("{PEM}{PEM}")}),
+    ] {
+        assert_eq!(post(&mut emulator, odd.clone()).status, StatusCode::BAD_REQUEST, "{odd}");
+    }
+    for _ in 1..4 {
+        post(&mut emulator, certificate.clone());
+    }
+    assert_eq!(post(&mut emulator, certificate).status, StatusCode::CONFLICT);
+
+    let (_, path) = created.headers.iter().find(|(name, _)| *name == "Location").unwrap();
+    let deleted = emulator.answer(&request(&Method::DELETE, path, b"")).0;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    assert_eq!(emulator.boot_certificates("1").map(|all| all.len()), Some(3));
+    let listed = emulator.resource(&folder).unwrap();
+    assert_eq!(listed["Members@odata.count"], 3);
+}
+
+#[test]
 fn faults_are_switched_on_and_off_over_http() {
     let mut emulator = emulator();
     let rule = br#"{"path": "/redfish/v1/Systems/*", "fault": {"answer": {"status": 500}}}"#;

@@ -1,11 +1,11 @@
 //! `[agent]`: the agents' part of the API.
 
 use anyhow::Result;
+use netboot::listen_addresses::ListenAddresses;
 use serde::Deserialize;
 use url::Url;
 
 use super::addresses::{everywhere, expect_public};
-use super::listen::ListenAddresses;
 
 /// `[agent]`
 #[derive(Clone, Debug, Deserialize)]

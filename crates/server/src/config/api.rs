@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
+use netboot::listen_addresses::ListenAddresses;
 use serde::Deserialize;
 use url::{Host, Url};
 
 use super::addresses::expect_public;
-use super::listen::ListenAddresses;
 
 /// `[api]`
 #[derive(Clone, Debug, Deserialize)]

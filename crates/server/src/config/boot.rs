@@ -3,12 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
+use netboot::listen_addresses::ListenAddresses;
 use provision::artifact::HttpLoader;
 use serde::Deserialize;
 use url::Url;
 
 use super::addresses::{everywhere, expect_public};
-use super::listen::ListenAddresses;
 
 /// `[boot]`
 #[derive(Clone, Debug, Deserialize)]

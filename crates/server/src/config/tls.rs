@@ -1,9 +1,10 @@
 //! `[tls]`: TLS of the listeners.
 
+use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use certificates::{FirmwareCiphers, OperatorFiles};
 use serde::Deserialize;
 use url::Host;
@@ -11,7 +12,7 @@ use url::Host;
 /// `[tls]`
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct TlsConfig {
+pub struct ListenerTlsConfig {
     /// Whether every listener has TLS.
     pub only: bool,
     /// The certificate of all listeners, with those of its issuers (PEM); without one, the service's own authority
@@ -19,6 +20,8 @@ pub struct TlsConfig {
     pub certificate: Option<PathBuf>,
     /// Its key (PEM).
     pub key: Option<PathBuf>,
+    /// The certificate of the authority that issued the operator's certificate (PEM), which ramdisks trust.
+    pub authority: Option<PathBuf>,
     /// Names and addresses by which machines and operators reach the service, for issued certificates. The address that
     /// was connected to, and the hosts in the URLs of other sections, need not be repeated.
     pub names: Vec<String>,
@@ -26,11 +29,27 @@ pub struct TlsConfig {
     pub old_firmware: bool,
 }
 
-impl TlsConfig {
+impl ListenerTlsConfig {
     /// The operator's files.
     pub(crate) fn files(&self) -> Option<OperatorFiles> {
         let (certificate, key) = (self.certificate.clone()?, self.key.clone()?);
         Some(OperatorFiles { certificate, key })
+    }
+
+    /// The certificate (PEM) of the authority that issued the operator's certificate, if it is named.
+    ///
+    /// # Errors
+    /// The file cannot be used.
+    pub(crate) fn read_authority(&self) -> Result<Option<String>> {
+        let Some(path) = &self.authority else { return Ok(None) };
+        let read = fs::read_to_string(path);
+        let authority = read.with_context(|| format!("authority in [tls]: {}", path.display()))?;
+        ensure!(
+            authority.contains("-----BEGIN CERTIFICATE-----"),
+            "authority in [tls]: {} has no certificate in PEM",
+            path.display()
+        );
+        Ok(Some(authority))
     }
 
     /// The ciphers for firmware.
@@ -69,9 +88,13 @@ impl TlsConfig {
             self.certificate.is_some() == self.key.is_some(),
             "[tls] needs certificate and key, or neither of them"
         );
+        ensure!(
+            self.certificate.is_some() || self.authority.is_none(),
+            "authority in [tls] belongs to an operator's certificate and key: name them, or leave it out"
+        );
         for name in &self.names {
-            let is_host = name.parse::<IpAddr>().is_ok()
-                || matches!(Host::parse(name), Ok(Host::Domain(_)));
+            let is_host =
+                name.parse::<IpAddr>().is_ok() || matches!(Host::parse(name), Ok(Host::Domain(_)));
             ensure!(
                 is_host && !name.contains(['*', ',', ':']) || name.parse::<IpAddr>().is_ok(),
                 "{name:?} in names of [tls] is neither a host name nor an address: give a name such as boot.example, \
@@ -116,6 +139,9 @@ mod tests {
         let (names, addresses) = config.certificate_subjects();
 
         assert_eq!(names, ["boot.example", "edge.example"]);
-        assert_eq!(addresses, ["192.0.2.9".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]);
+        assert_eq!(
+            addresses,
+            ["192.0.2.9".parse::<IpAddr>().unwrap(), "2001:db8::1".parse().unwrap()]
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use axum::Router;
 use axum::routing::get;
+use netboot::listen_addresses::ListenAddresses;
 use netboot::urls::{ListenAddress, UrlScheme};
 use transport::http_server::{
     self, HeaderNames, ListenerTls, PortListener, PortShares, RouterService, ServedPort,
@@ -16,7 +17,7 @@ use super::listener_tls::DaemonTls;
 use super::parts::DaemonParts;
 use super::services::Services;
 use crate::api::{self, ApiContext, guard};
-use crate::config::{Config, LimitConfig, ListenAddresses};
+use crate::config::{Config, LimitConfig};
 use crate::error;
 
 /// The ports, listening and not yet served.
@@ -40,7 +41,10 @@ impl HttpPorts {
     ) -> Result<Self> {
         let (firmware, others) = (tls.map(|tls| &tls.firmware), tls.map(|tls| &tls.others));
         let open = |addresses: &ListenAddresses, what, tls| {
-            addresses.all(config.tls.only).map(move |address| listener(address, what, tls)).collect::<Result<Vec<_>>>()
+            addresses
+                .all(config.tls.only)
+                .map(move |address| listener(address, what, tls))
+                .collect::<Result<Vec<_>>>()
         };
         Ok(Self {
             operators: open(&config.api.listen, "the API", others)?,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use certificates::{AuthorityPem, CertificateAuthority, CertificateSource, FirmwareTls, OperatorTls};
-use jiff::{SignedDuration, Timestamp};
-use store::{Store, StoredAuthority};
+use certificates::{
+    AuthorityPem, CertificateAuthority, CertificateSource, FirmwareTls, OperatorTls,
+};
+use jiff::SignedDuration;
+use store::{Clock, Store, StoredAuthority};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +26,8 @@ const WARNED_EVERY: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone, Debug)]
 pub(super) struct DaemonTls {
     source: CertificateSource,
+    /// The certificate (PEM) of the authority, if it is known.
+    pub(super) authority: Option<String>,
     /// Of the boot listener.
     pub(super) firmware: Arc<dyn ListenerTls>,
     /// Of the API and the agents' port.
@@ -39,8 +43,11 @@ impl DaemonTls {
         if !config.has_tls() {
             return Ok(None);
         }
-        let source = match config.tls.files() {
-            Some(files) => CertificateSource::of_files(files).context("[tls]")?,
+        let (source, authority) = match config.tls.files() {
+            Some(files) => {
+                let source = CertificateSource::of_files(files).context("[tls]")?;
+                (source, config.tls.read_authority()?)
+            }
             None => issued(config, store).await.context("certificates of the listeners")?,
         };
         let firmware = FirmwareTls::new(source.clone(), config.tls.firmware_ciphers());
@@ -48,6 +55,7 @@ impl DaemonTls {
             firmware: Arc::new(firmware),
             others: Arc::new(OperatorTls::new(source.clone())),
             source,
+            authority,
         }))
     }
 
@@ -68,16 +76,20 @@ impl DaemonTls {
             Ok(None) => return,
             Err(error) => return warn!("the certificate of the listeners: {error:#}"),
         };
-        let left = until.duration_since(Timestamp::now());
+        let left = until.duration_since(Clock::process().now());
         if left.is_negative() {
-            warn!("the certificate in [tls] expired at {until}: replace its files, which are read again");
+            warn!(
+                "the certificate in [tls] expired at {until}: replace its files, which are read again"
+            );
         } else if left < WARNED_BEFORE {
-            warn!("the certificate in [tls] expires at {until}: replace its files, which are read again");
+            warn!(
+                "the certificate in [tls] expires at {until}: replace its files, which are read again"
+            );
         }
     }
 }
 
-async fn issued(config: &Config, store: &Store) -> Result<CertificateSource> {
+async fn issued(config: &Config, store: &Store) -> Result<(CertificateSource, Option<String>)> {
     let authority = match store.authority().await? {
         Some(authority) => authority,
         None => {
@@ -89,7 +101,9 @@ async fn issued(config: &Config, store: &Store) -> Result<CertificateSource> {
         }
     };
     let StoredAuthority { certificate, key } = authority;
+    let shown = certificate.clone();
     let authority = CertificateAuthority::of_pem(&AuthorityPem { certificate, key })?;
     let (names, addresses) = config.certificate_subjects();
-    spawn_blocking(move || CertificateSource::issued_by(authority, names, addresses)).await?
+    let source = spawn_blocking(move || CertificateSource::issued_by(authority, names, addresses));
+    Ok((source.await??, Some(shown)))
 }

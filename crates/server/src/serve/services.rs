@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use netboot::boot_answer::TFTP_FILE;
-use netboot::urls::Urls;
+use netboot::urls::{UrlScheme, Urls};
 use nodes::{Backlog, NodeIndex, Nodes, Recorder};
 
 use super::base::DaemonBase;
@@ -39,11 +39,16 @@ pub(super) struct Services {
 }
 
 impl Services {
-    /// Opens the services. The backlog receives all recorded events.
+    /// Opens the services. The backlog receives all recorded events. `authority` is the certificate (PEM) of the
+    /// listeners' authority.
     ///
     /// # Errors
     /// One of them cannot be opened.
-    pub(super) async fn open(config: &Config, base: &DaemonBase) -> Result<(Self, Backlog)> {
+    pub(super) async fn open(
+        config: &Config,
+        base: &DaemonBase,
+        authority: Option<&str>,
+    ) -> Result<(Self, Backlog)> {
         let state_dir = base.state.path();
         let (recorder, backlog) = Recorder::new();
         let nodes = Nodes::new(base.store.clone(), NodeIndex::default(), config.policy())
@@ -61,7 +66,8 @@ impl Services {
             recorder.clone(),
             metrics.providers.clone(),
         )?;
-        let settings = artifact_settings(config, state_dir, urls.clone(), boot_sets.clone());
+        let settings =
+            artifact_settings(config, state_dir, urls.clone(), boot_sets.clone(), authority);
         let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
         let means = BootMeans::new(config, urls.clone(), boot_sets.clone());
         let guard = OperatorGuard::open(&config.api)?;
@@ -165,7 +171,9 @@ fn artifact_settings(
     state_dir: &Path,
     urls: Urls,
     boot_sets: BootSets,
+    authority: Option<&str>,
 ) -> ArtifactSettings {
+    let has_tls = urls.agent_scheme() == UrlScheme::Https;
     ArtifactSettings {
         boot_sets,
         cache: state_dir.join("cache"),
@@ -175,5 +183,6 @@ fn artifact_settings(
         http_loader: config.boot.http_loader,
         kernel_append_params: config.boot.kernel_append_params.clone(),
         urls,
+        agent_authority: authority.filter(|_| has_tls).map(str::to_owned),
     }
 }

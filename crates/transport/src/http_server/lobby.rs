@@ -60,7 +60,8 @@ impl Lobby {
         self.waiting.push_back(Waiting { new, full, since: now });
         if self.waiting.len() > self.room {
             let has_more = |waiting: &Waiting| waiting.full == Full::Peer;
-            let is_silent = |waiting: &Waiting| has_more(waiting) && !has_spoken(&waiting.new.stream);
+            let is_silent =
+                |waiting: &Waiting| has_more(waiting) && !has_spoken(&waiting.new.stream);
             // The new connection has had no time to send anything.
             let others = || self.waiting.iter().take(self.room);
             let goes = others().position(is_silent).or_else(|| others().position(has_more));
