@@ -44,6 +44,7 @@ async fn main() -> Result<()> {
         image_limits: ImageLimits::default(),
         http_loader: HttpLoader::Uki,
         kernel_append_params: String::new(),
+        uki_signer: None,
         urls: Urls::new(urls, None),
         agent_authority: None,
     };

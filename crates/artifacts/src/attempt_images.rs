@@ -37,8 +37,12 @@ impl AttemptImages {
             move || booting.booting().iter().flat_map(|node| image_urls(node)).collect(),
         )?;
         let authority = settings.agent_authority.as_deref().map(agent_authority_archive);
-        let store =
-            ImageStore::new(settings.boot_sets.folder(), sources, authority.unwrap_or_default());
+        let store = ImageStore::new(
+            settings.boot_sets.folder(),
+            sources,
+            authority.unwrap_or_default(),
+            settings.uki_signer.clone(),
+        );
         Ok(Self { settings, store, index })
     }
 
@@ -71,6 +75,7 @@ impl AttemptImages {
         let interface = attempt.map_or(node.boot_interface, |attempt| attempt.boot_interface);
         let boots = attempt.map_or(Boots::Ramdisk, Attempt::boots);
         let found = self.store.find(node, boots, interface, Fresh::Checked).await?;
+        let found = Arc::new(found);
         let (loader, cpu_arch) = (self.settings.http_loader, found.cpu_arch());
         let artifacts = match &found.files {
             Files::Iso(_) => vec![Artifact::Iso],
@@ -84,11 +89,12 @@ impl AttemptImages {
                 None => String::new(),
             };
             found
-                .compose(artifact, cpu_arch, loader, &command_line)
+                .compose(artifact, cpu_arch, loader, command_line)
+                .await
                 .with_context(|| format!("{} cannot be made", artifact.file_name()))?;
         }
         if let Some(attempt) = attempt {
-            self.hold(node, attempt, &Arc::new(found));
+            self.hold(node, attempt, &found);
         }
         Ok(())
     }
@@ -112,10 +118,8 @@ impl AttemptImages {
                 found
             }
         };
-        held.contents(artifact, near, |cpu_arch| {
-            let command_line = self.command_line(node, attempt, near)?;
-            held.compose(artifact, cpu_arch, self.settings.http_loader, &command_line)
-        })
+        let command_line = || self.command_line(node, attempt, near);
+        held.contents(artifact, near, self.settings.http_loader, command_line).await
     }
 
     fn hold(&self, node: &Node, attempt: &Attempt, images: &Arc<Images>) {

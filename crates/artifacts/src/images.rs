@@ -9,19 +9,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use anyhow::{Context, Result};
+use efi::Uki;
 use hardware::CpuArch;
 use netboot::boot_set::{boot_set_instructions, folder_of};
-use netboot::composition::{Ingredients, compose, config_drive_archive, content_type};
+use netboot::composition::{Ingredients, compose, config_drive_archive, content_type, unsigned};
 use provision::artifact::{Artifact, HttpLoader};
 use provision::boot::NoBoot;
 use provision::image::{MachineImage, NamedImage, image_of};
 use provision::{BootInterface, Boots, Node};
+use tokio::task::spawn_blocking;
 use tracing::info;
 use uuid::Uuid;
 
 use crate::boot_set::{BootSet, Ramdisk, Shared};
 use crate::contents::Contents;
 use crate::sources::{Fresh, Sources};
+use crate::uki_signer::UkiSigner;
 
 /// The URLs of the images in a node's attempt.
 pub(crate) fn image_urls(node: &Node) -> Vec<String> {
@@ -37,6 +40,7 @@ pub(crate) struct Images {
     pub(crate) files: Files,
     /// The archive to unpack over the initramfs; empty for none.
     seed: Vec<u8>,
+    signer: Option<UkiSigner>,
     /// The architecture of the loader that the machine fetched, otherwise the node's: kernel, ramdisk and scripts
     /// have the same names for all architectures.
     cpu_arch: Mutex<CpuArch>,
@@ -54,29 +58,43 @@ pub(crate) enum Files {
 }
 
 impl Images {
-    fn of(files: Files, cpu_arch: CpuArch, seed: Vec<u8>) -> Self {
-        Self { files, seed, cpu_arch: Mutex::new(cpu_arch), composed: Mutex::default() }
+    fn of(files: Files, cpu_arch: CpuArch, seed: Vec<u8>, signer: Option<UkiSigner>) -> Self {
+        Self { files, seed, signer, cpu_arch: Mutex::new(cpu_arch), composed: Mutex::default() }
     }
 
     /// The composed image, cached, since a BMC fetches an ISO in thousands of parts.
-    pub(crate) fn contents(
-        &self,
+    pub(crate) async fn contents(
+        self: &Arc<Self>,
         artifact: Artifact,
         near: IpAddr,
-        compose: impl FnOnce(CpuArch) -> Result<Contents>,
+        loader: HttpLoader,
+        command_line: impl FnOnce() -> Result<String>,
     ) -> Result<Arc<Contents>> {
         let cpu_arch = self.cpu_arch_of(artifact);
-        let mut composed = locked(&self.composed);
-        if let Some(contents) = composed.get(&(artifact, cpu_arch, near)) {
+        let place = (artifact, cpu_arch, near);
+        if let Some(contents) = locked(&self.composed).get(&place) {
             return Ok(Arc::clone(contents));
         }
-        let contents = Arc::new(compose(cpu_arch)?);
-        composed.insert((artifact, cpu_arch, near), Arc::clone(&contents));
-        Ok(contents)
+        let contents = self.compose(artifact, cpu_arch, loader, command_line()?).await?;
+        let mut composed = locked(&self.composed);
+        // Another request may have composed it meanwhile, from the same data.
+        Ok(Arc::clone(composed.entry(place).or_insert_with(|| Arc::new(contents))))
     }
 
-    /// Composes an artifact, from data in memory.
-    pub(crate) fn compose(
+    /// Composes an artifact; on a thread for blocking calls, since a signature may read the files.
+    pub(crate) async fn compose(
+        self: &Arc<Self>,
+        artifact: Artifact,
+        cpu_arch: CpuArch,
+        loader: HttpLoader,
+        command_line: String,
+    ) -> Result<Contents> {
+        let images = Arc::clone(self);
+        let compose = move || images.compose_blocking(artifact, cpu_arch, loader, &command_line);
+        spawn_blocking(compose).await.context("the composition ended early")?
+    }
+
+    fn compose_blocking(
         &self,
         artifact: Artifact,
         cpu_arch: CpuArch,
@@ -92,7 +110,11 @@ impl Images {
                 (Ingredients::Ramdisk(files), boot_set.open_files(ramdisk))
             }
         };
-        let image = compose(artifact, loader, &ingredients, command_line)?;
+        let sign = |uki: Uki| match &self.signer {
+            Some(signer) => Ok(signer.sign(&uki, &files)?),
+            None => unsigned(uki),
+        };
+        let image = compose(artifact, loader, &ingredients, command_line, &sign)?;
         Ok(Contents::new(image, content_type(artifact), files))
     }
 
@@ -117,6 +139,7 @@ pub(crate) struct ImageStore {
     sources: Sources,
     /// The archive that each ramdisk gets; empty for none.
     agent_authority: Vec<u8>,
+    signer: Option<UkiSigner>,
     /// Keyed by node.
     held: Mutex<HashMap<Uuid, Held>>,
 }
@@ -130,13 +153,18 @@ struct Held {
 
 impl ImageStore {
     /// `agent_authority` is the archive that each ramdisk gets; empty for none.
-    pub(crate) fn new(boot_sets: &Path, sources: Sources, agent_authority: Vec<u8>) -> Self {
+    pub(crate) fn new(
+        boot_sets: &Path,
+        sources: Sources,
+        agent_authority: Vec<u8>,
+        signer: Option<UkiSigner>,
+    ) -> Self {
         let boot_sets = CpuArch::ALL.map(|cpu_arch| Folder {
             cpu_arch,
             path: folder_of(boot_sets, cpu_arch),
             open: Mutex::default(),
         });
-        Self { boot_sets, sources, agent_authority, held: Mutex::default() }
+        Self { boot_sets, sources, agent_authority, signer, held: Mutex::default() }
     }
 
     /// The current boot sets on disk, or the reason for their absence, by architecture.
@@ -174,7 +202,7 @@ impl ImageStore {
         let own = match image_of(node, boots, interface)? {
             MachineImage::Iso(iso) => {
                 let files = Files::Iso(self.named(iso, fresh).await?);
-                return Ok(Images::of(files, CpuArch::default(), Vec::new()));
+                return Ok(Images::of(files, CpuArch::default(), Vec::new(), None));
             }
             MachineImage::Ramdisk { kernel, ramdisk } => {
                 let kernel = self.named(kernel, fresh).await?;
@@ -189,7 +217,7 @@ impl ImageStore {
             Boots::Instance => config_drive_archive(node)?,
             Boots::Ramdisk | Boots::Nothing => self.agent_authority.clone(),
         };
-        Ok(Images::of(files, cpu_arch, seed))
+        Ok(Images::of(files, cpu_arch, seed, self.signer.clone()))
     }
 
     /// The ramdisks for each architecture; an error if there is none for `needed`.

@@ -18,7 +18,9 @@ mod images;
 mod service;
 mod settings;
 mod sources;
+mod uki_signer;
 
 pub use artifacts::Artifacts;
 pub use boot_sets::{BootSets, check_boot_set};
 pub use settings::ArtifactSettings;
+pub use uki_signer::UkiSigner;

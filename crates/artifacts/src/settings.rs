@@ -8,6 +8,7 @@ use netboot::urls::Urls;
 use provision::artifact::HttpLoader;
 
 use crate::boot_sets::BootSets;
+use crate::uki_signer::UkiSigner;
 
 /// The settings of the boot listener.
 #[derive(Clone, Debug)]
@@ -26,6 +27,8 @@ pub struct ArtifactSettings {
     pub http_loader: HttpLoader,
     /// Arguments added to every kernel command line.
     pub kernel_append_params: String,
+    /// Signs the nodes' UKIs, alone and in ISO images; `None` leaves them unsigned.
+    pub uki_signer: Option<UkiSigner>,
     /// The boot and agent URLs.
     pub urls: Urls,
     /// The certificate (PEM) of the authority of the agents' port, for ramdisks; `None` without TLS.

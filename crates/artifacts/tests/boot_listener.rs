@@ -2,14 +2,16 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::os::unix::fs::{FileExt, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use artifacts::{ArtifactSettings, Artifacts, BootSets, check_boot_set};
+use artifacts::{ArtifactSettings, Artifacts, BootSets, UkiSigner, check_boot_set};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use hardware::CpuArch;
@@ -18,6 +20,15 @@ use netboot::image_limits::ImageLimits;
 use netboot::image_reach::ImageReach;
 use netboot::urls::{UrlPort, UrlSettings, Urls};
 use nodes::{Backlog, NodeIndex, Recorder};
+use openssl::asn1::Asn1Time;
+use openssl::bn::BigNum;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::rsa::Rsa;
+use openssl::symm::Cipher;
+use openssl::x509::{X509, X509NameBuilder};
 use proptest::prelude::*;
 use provision::artifact::{Artifact, HttpLoader};
 use provision::node::Secret;
@@ -464,7 +475,7 @@ async fn what_is_sent_is_what_was_composed() {
                        BOOTIF=01-52-54-00-12-34-56 nofb vga=normal",
     };
     let stub = efi::UkiStub::parse(source("stub.efi"), &stub()).unwrap();
-    let uki = efi::uki(&stub, &parts).unwrap();
+    let uki = efi::uki(&stub, &parts).unwrap().into_image();
     let iso = efi::iso(&efi::esp(&uki, efi::PeMachine::X64).unwrap()).unwrap();
 
     for (file, image) in [("bootx64.efi", uki), ("boot.iso", iso)] {
@@ -475,6 +486,110 @@ async fn what_is_sent_is_what_was_composed() {
         assert!(reply.body == image.read_with(0..image.len(), read).unwrap(), "{file}");
         assert_eq!(reply.header("Etag"), Some(image.etag().as_str()), "{file}");
     }
+}
+
+#[tokio::test]
+async fn a_uki_is_signed_as_other_tools_verify_it_and_the_iso_has_the_same() {
+    let keys = tempfile::tempdir().unwrap();
+    let signer = UkiSigner::open(&key_file(keys.path(), 0o600), &keys.path().join("cert.pem"));
+    let signer = signer.unwrap();
+    let listener = Listener::with(|settings| settings.uki_signer = Some(signer)).await;
+
+    let uki = listener.get("bootx64.efi").await;
+    let iso = listener.get("boot.iso").await;
+
+    let [file, certificate] = ["uki.efi", "cert.pem"].map(|name| keys.path().join(name));
+    fs::write(&file, &uki.body).unwrap();
+    verified("sbverify", &["--cert".as_ref(), certificate.as_ref(), file.as_ref()]);
+    verified(
+        "osslsigncode",
+        &[
+            "verify".as_ref(),
+            "-CAfile".as_ref(),
+            certificate.as_ref(),
+            "-in".as_ref(),
+            file.as_ref(),
+        ],
+    );
+    assert!(iso.body.windows(uki.body.len()).any(|part| part == uki.body), "another UKI");
+}
+
+#[tokio::test]
+async fn a_boot_after_the_first_does_not_read_the_files_again_for_its_signature() {
+    let keys = tempfile::tempdir().unwrap();
+    let signer = UkiSigner::open(&key_file(keys.path(), 0o600), &keys.path().join("cert.pem"));
+    let signer = signer.unwrap();
+    let listener = Listener::with(|settings| settings.uki_signer = Some(signer)).await;
+    let node = booting_node();
+    listener.artifacts.prepare(&node).await.unwrap();
+
+    // The files that are held open are damaged: only what is read again would differ.
+    let kernel = fs::File::options().write(true).open(listener.folder.path().join("kernel"));
+    kernel.unwrap().write_all_at(b"damaged", 0).unwrap();
+
+    let uki = listener.get("bootx64.efi").await;
+    let [file, certificate] = ["uki.efi", "cert.pem"].map(|name| keys.path().join(name));
+    fs::write(&file, &uki.body).unwrap();
+    let refused = Command::new("sbverify").arg("--cert").args([certificate, file]).output();
+    assert!(!refused.unwrap().status.success(), "the signature is of the files as first read");
+}
+
+#[test]
+fn a_key_that_cannot_sign_for_firmware_is_refused_in_words() {
+    let keys = tempfile::tempdir().unwrap();
+    let certificate = keys.path().join("cert.pem");
+    let refusal = |key: &Path| format!("{:#}", UkiSigner::open(key, &certificate).unwrap_err());
+
+    let open = refusal(&key_file(keys.path(), 0o640));
+    assert!(open.contains("is open to other users (mode 0640): chmod 600"), "{open}");
+    let key = key_file(keys.path(), 0o600);
+    key_file(keys.path(), 0o400);
+    let other = refusal(&key);
+    assert!(other.contains("is not that of the key"), "{other}");
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let curve = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+    fs::write(&key, curve.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    assert!(refusal(&key).contains("is not an RSA key of 2048 bits"), "{}", refusal(&key));
+    let locked = Rsa::generate(2048).unwrap();
+    let locked = locked.private_key_to_pem_passphrase(Cipher::aes_128_cbc(), b"secret").unwrap();
+    fs::write(&key, locked).unwrap();
+    assert!(refusal(&key).contains("without a passphrase"), "{}", refusal(&key));
+    let key = key_file(keys.path(), 0o600);
+    fs::write(&certificate, "").unwrap();
+    assert!(refusal(&key).contains("holds no certificate"), "{}", refusal(&key));
+}
+
+/// Makes a key file with this mode, and its certificate in `cert.pem`.
+fn key_file(folder: &Path, mode: u32) -> PathBuf {
+    let key = PKey::from_rsa(Rsa::generate(2048).unwrap()).unwrap();
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "an operator").unwrap();
+    let name = name.build();
+    let mut certificate = X509::builder().unwrap();
+    certificate.set_version(2).unwrap();
+    certificate
+        .set_serial_number(&BigNum::from_u32(0x80).unwrap().to_asn1_integer().unwrap())
+        .unwrap();
+    certificate.set_subject_name(&name).unwrap();
+    certificate.set_issuer_name(&name).unwrap();
+    certificate.set_pubkey(&key).unwrap();
+    certificate.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+    certificate.set_not_after(&Asn1Time::days_from_now(9).unwrap()).unwrap();
+    certificate.sign(&key, MessageDigest::sha256()).unwrap();
+    fs::write(folder.join("cert.pem"), certificate.build().to_pem().unwrap()).unwrap();
+    let path = folder.join(format!("key-{mode:04o}.pem"));
+    fs::write(&path, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+    path
+}
+
+/// Runs another implementation of Authenticode, which must accept a file.
+fn verified(program: &str, arguments: &[&OsStr]) {
+    let said = Command::new(program).args(arguments).output();
+    let said =
+        said.unwrap_or_else(|_| panic!("{program} is missing: scripts/install-dependencies"));
+    let words = [said.stdout, said.stderr].concat();
+    assert!(said.status.success(), "{program}: {}", String::from_utf8_lossy(&words));
 }
 
 #[tokio::test]
@@ -838,6 +953,7 @@ impl Listener {
             image_limits: ImageLimits::default(),
             http_loader: HttpLoader::Uki,
             kernel_append_params: "nofb vga=normal".to_owned(),
+            uki_signer: None,
             urls: Urls::new(our_urls(), None),
             agent_authority: None,
         };

@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
                 "ipa-api-url=http://192.0.2.1:6386 ipa-agent-token={round:0>43}"
             ),
         };
-        Ok(iso(&esp(&uki(&stub, &parts)?, stub.machine())?)?)
+        Ok(iso(&esp(uki(&stub, &parts)?.image(), stub.machine())?)?)
     };
     let mut times = Vec::new();
     let mut bytes = 0;

@@ -210,6 +210,18 @@ impl FromIterator<Extent> for ComposedImage {
     }
 }
 
+impl From<ExtentSlice<'_>> for Extent {
+    fn from(slice: ExtentSlice<'_>) -> Self {
+        match slice {
+            ExtentSlice::Bytes(bytes) => Self::Bytes(bytes.into()),
+            ExtentSlice::File { source, offset, len } => {
+                Self::File { source: source.clone(), offset, len }
+            }
+            ExtentSlice::Zeros(len) => Self::Zeros(len),
+        }
+    }
+}
+
 impl Extent {
     pub(crate) fn len(&self) -> u64 {
         match self {

@@ -1,9 +1,11 @@
-//! Images and data for firmware and kernels: UKI, ESP, ISO, boot variables and initramfs, composed from extents.
+//! Images and data for firmware and kernels: UKI and its signature, ESP, ISO, boot variables and initramfs, composed from extents.
 //!
 //! Nothing here opens a file. A [`ComposedImage`] is a list of extents in shared files; the server of the image reads
 //! them. Three calls lead from a kernel to an image for a BMC: [`uki`], [`esp`], [`iso`].
 
+mod authenticode;
 mod cpio;
+mod der;
 mod fat;
 mod image;
 mod iso;
@@ -11,9 +13,12 @@ mod pe;
 mod uki;
 pub mod variables;
 
+pub use self::authenticode::{
+    AuthenticodeBytes, ImageDigest, SignerCertificate, SpcIndirectData, signed_uki,
+};
 pub use self::cpio::CpioArchive;
 pub use self::fat::{EspError, esp};
 pub use self::image::{ComposedImage, Extent, ExtentSlice, SharedFile};
 pub use self::iso::{IsoError, iso};
-pub use self::pe::{AddSectionError, PeMachine, StubError, UkiStub};
-pub use self::uki::{COMMAND_LINE_ROOM, UkiError, UkiParts, seeded_initramfs, uki};
+pub use self::pe::{AddSectionError, NotSignable, PeMachine, StubError, UkiStub};
+pub use self::uki::{COMMAND_LINE_ROOM, Uki, UkiError, UkiParts, seeded_initramfs, uki};

@@ -49,6 +49,17 @@ pub struct UkiStub {
     file_alignment: u32,
     /// The end of the sections' contents; the rest (debugging symbols) is left out.
     raw_end: u32,
+    /// The position of the certificate table's entry in the headers; `None` if they have too few entries.
+    certificate_table: Option<usize>,
+}
+
+/// The fields in a program's headers that no signature covers, by their offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SignaturePlaces {
+    /// `CheckSum`, 4 bytes.
+    pub(crate) checksum: u64,
+    /// The entry of the certificate table, 8 bytes.
+    pub(crate) certificate_table: u64,
 }
 
 /// The reason for rejecting a stub.
@@ -97,6 +108,20 @@ pub enum AddSectionError {
     Long,
 }
 
+/// The reason why a program cannot be signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NotSignable {
+    /// The headers have no room for the place of a signature.
+    #[error("the headers of the stub have no entry for a certificate table")]
+    NoCertificateTable,
+    /// Bytes between two sections would be signed by some tools, and not by others.
+    #[error("the stub has bytes that belong to no section")]
+    Gap,
+    /// The program and its signature exceed the 32-bit offsets of a PE file.
+    #[error("the signed program would be longer than 4 GiB")]
+    Long,
+}
+
 /// A section.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PeSection {
@@ -132,7 +157,10 @@ impl UkiStub {
             return Err(StubError::Nonsense("the number of data directories"));
         }
         let certificates = optional + DATA_DIRECTORIES + 8 * CERTIFICATE_TABLE;
-        if directories > CERTIFICATE_TABLE && u32_at(bytes, certificates + 4)? != 0 {
+        let certificate_table = (directories > CERTIFICATE_TABLE).then_some(certificates);
+        if let Some(entry) = certificate_table
+            && u32_at(bytes, entry + 4)? != 0
+        {
             return Err(StubError::Signed);
         }
         let section_alignment = u32_at(bytes, optional + 32)?;
@@ -163,6 +191,7 @@ impl UkiStub {
             section_alignment,
             file_alignment,
             raw_end,
+            certificate_table,
         })
     }
 
@@ -170,6 +199,21 @@ impl UkiStub {
     #[must_use]
     pub fn machine(&self) -> PeMachine {
         self.machine
+    }
+
+    /// The places of a signature's fields.
+    ///
+    /// # Errors
+    /// [`NotSignable::NoCertificateTable`] and [`NotSignable::Gap`].
+    pub(crate) fn signature_places(&self) -> Result<SignaturePlaces, NotSignable> {
+        let entry = self.certificate_table.ok_or(NotSignable::NoCertificateTable)?;
+        let in_sections: u64 = self.sections.iter().map(|s| u64::from(s.raw_size)).sum();
+        let end = self.align_in_file(self.contents_end());
+        if self.headers.len() as u64 + in_sections != end {
+            return Err(NotSignable::Gap);
+        }
+        let checksum = (self.pe + COFF_LEN + 64) as u64;
+        Ok(SignaturePlaces { checksum, certificate_table: entry as u64 })
     }
 
     /// The file offset of a section that follows one that ends at `end`.

@@ -7,11 +7,15 @@
 use thiserror::Error;
 
 use crate::image::{ComposedImage, SharedFile};
-use crate::pe::{AddSectionError, UkiStub};
+use crate::pe::{AddSectionError, NotSignable, SignaturePlaces, UkiStub};
 
 /// Room for the command line in bytes: Linux's `COMMAND_LINE_SIZE` on x86, with the final NUL. Linux would silently
 /// truncate a longer one.
 pub const COMMAND_LINE_ROOM: usize = 2048;
+
+/// The room for the archive over the initramfs grows by this many bytes: few lengths of it, so few different headers,
+/// whose digest a signature needs.
+const SEED_STEP: u64 = 64 * 1024;
 
 /// The parts of a UKI.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,13 @@ pub struct UkiParts<'a> {
     pub seed: &'a [u8],
     /// Its command line.
     pub command_line: &'a str,
+}
+
+/// A composed UKI, without a signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Uki {
+    image: ComposedImage,
+    places: Result<SignaturePlaces, NotSignable>,
 }
 
 /// The reason for not composing a UKI.
@@ -54,7 +65,7 @@ pub enum UkiError {
 ///
 /// # Errors
 /// [`UkiError`] if a part is unsuitable, or all parts together are too long.
-pub fn uki(stub: &UkiStub, parts: &UkiParts<'_>) -> Result<ComposedImage, UkiError> {
+pub fn uki(stub: &UkiStub, parts: &UkiParts<'_>) -> Result<Uki, UkiError> {
     let command_line = padded(parts.command_line)?;
     if let Some(empty) = [parts.kernel, parts.initramfs].into_iter().find(|file| file.len == 0) {
         return Err(UkiError::Empty(empty.name.to_string()));
@@ -63,7 +74,7 @@ pub fn uki(stub: &UkiStub, parts: &UkiParts<'_>) -> Result<ComposedImage, UkiErr
         (".osrel", ComposedImage::of_bytes(parts.os_release.as_bytes())),
         (".uname", ComposedImage::of_bytes(parts.uname.as_bytes())),
         (".linux", ComposedImage::of_file(parts.kernel.clone())),
-        (".initrd", seeded_initramfs(parts.initramfs, parts.seed)),
+        (".initrd", roomy_initramfs(parts.initramfs, parts.seed)),
         (".cmdline", ComposedImage::of_bytes(command_line)),
     ];
     let lengths = sections.each_ref().map(|(name, contents)| (*name, contents.len()));
@@ -77,7 +88,25 @@ pub fn uki(stub: &UkiStub, parts: &UkiParts<'_>) -> Result<ComposedImage, UkiErr
         contents.extents().iter().cloned().for_each(|extent| image.push(extent));
     }
     image.pad_to(stub.align_in_file(image.len()));
-    Ok(image)
+    Ok(Uki { image, places: stub.signature_places() })
+}
+
+impl Uki {
+    /// The program.
+    #[must_use]
+    pub fn image(&self) -> &ComposedImage {
+        &self.image
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn into_image(self) -> ComposedImage {
+        self.image
+    }
+
+    pub(crate) fn signature_places(&self) -> Result<SignaturePlaces, NotSignable> {
+        self.places
+    }
 }
 
 fn padded(command_line: &str) -> Result<Vec<u8>, UkiError> {
@@ -91,6 +120,14 @@ fn padded(command_line: &str) -> Result<Vec<u8>, UkiError> {
     let mut padded = command_line.as_bytes().to_vec();
     padded.resize(COMMAND_LINE_ROOM, 0);
     Ok(padded)
+}
+
+/// The initramfs followed by an archive and zeros, which the kernel skips, up to a multiple of [`SEED_STEP`].
+fn roomy_initramfs(initramfs: &SharedFile, seed: &[u8]) -> ComposedImage {
+    let mut image = seeded_initramfs(initramfs, seed);
+    let room = (seed.len() as u64).next_multiple_of(SEED_STEP);
+    image.pad_to(image.len() - seed.len() as u64 + room);
+    image
 }
 
 /// The initramfs followed by an archive, which the kernel unpacks over it
@@ -115,6 +152,15 @@ pub(crate) mod tests {
     use crate::pe::tests::{parse, sections_of, small_stub};
 
     pub(crate) fn small_uki(kernel: u64, initramfs: u64, command_line: &str) -> ComposedImage {
+        small_uki_with_seed(kernel, initramfs, b"", command_line).into_image()
+    }
+
+    pub(crate) fn small_uki_with_seed(
+        kernel: u64,
+        initramfs: u64,
+        seed: &[u8],
+        command_line: &str,
+    ) -> Uki {
         let (kernel, initramfs) = (source("kernel", kernel), source("initramfs", initramfs));
         let stub = parse(&small_stub()).unwrap();
         let parts = UkiParts {
@@ -122,7 +168,7 @@ pub(crate) mod tests {
             uname: "6.1.0",
             kernel: &kernel,
             initramfs: &initramfs,
-            seed: b"",
+            seed,
             command_line,
         };
         uki(&stub, &parts).unwrap()
@@ -147,6 +193,15 @@ pub(crate) mod tests {
         assert_eq!(&seeded[5_001..5_004], [0; 3]);
         assert_eq!(&seeded[5_004..], b"070701");
         assert_eq!(seeded_initramfs(&initramfs, b""), ComposedImage::of_file(initramfs));
+    }
+
+    #[test]
+    fn archives_of_about_the_same_length_leave_the_headers_as_they_are() {
+        let headers =
+            |seed| contents(small_uki_with_seed(70_000, 5_001, seed, "").image())[..0x400].to_vec();
+
+        assert_eq!(headers(&[1; 10]), headers(&[2; 64 * 1024]));
+        assert_ne!(headers(&[1; 10]), headers(&[2; 64 * 1024 + 1]));
     }
 
     #[test]

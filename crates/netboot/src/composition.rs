@@ -1,8 +1,8 @@
 //! The composition of a ticket's files: files of a boot set, scripts, and images made of both.
 
 use efi::{
-    ComposedImage, CpioArchive, EspError, IsoError, SharedFile, UkiError, UkiParts, UkiStub, esp,
-    iso, seeded_initramfs, uki,
+    ComposedImage, CpioArchive, EspError, IsoError, SharedFile, Uki, UkiError, UkiParts, UkiStub,
+    esp, iso, seeded_initramfs, uki,
 };
 use hardware::CpuArch;
 use provision::artifact::{Artifact, HttpLoader};
@@ -60,6 +60,9 @@ pub enum CompositionError {
     /// The UKI cannot be composed.
     #[error("cannot compose the image")]
     Uki(#[from] UkiError),
+    /// The UKI cannot be signed.
+    #[error("cannot sign the image")]
+    Sign(#[source] SignUkiError),
     /// The EFI system partition cannot be composed.
     #[error(transparent)]
     Esp(#[from] EspError),
@@ -69,6 +72,20 @@ pub enum CompositionError {
     /// A script cannot contain the kernel command line.
     #[error(transparent)]
     Script(#[from] ScriptError),
+}
+
+/// The reason why a UKI is not signed.
+pub type SignUkiError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The last step of a UKI: its signature, or none ([`unsigned`]).
+pub type SignUki<'a> = dyn Fn(Uki) -> Result<ComposedImage, SignUkiError> + 'a;
+
+/// A UKI as it is.
+///
+/// # Errors
+/// None.
+pub fn unsigned(uki: Uki) -> Result<ComposedImage, SignUkiError> {
+    Ok(uki.into_image())
 }
 
 /// The artifacts of a ramdisk that a machine fetches with a boot interface.
@@ -96,7 +113,8 @@ pub fn artifacts_of(
     })
 }
 
-/// Composes an artifact; `loader` is the first loader of the boot interface `http`.
+/// Composes an artifact; `loader` is the first loader of the boot interface `http`, and `sign` signs UKIs, also the
+/// one in an ISO image.
 ///
 /// # Errors
 /// [`CompositionError`]
@@ -105,12 +123,13 @@ pub fn compose(
     loader: HttpLoader,
     ingredients: &Ingredients<'_>,
     command_line: &str,
+    sign: &SignUki<'_>,
 ) -> Result<ComposedImage, CompositionError> {
     let image = match (ingredients, artifact) {
         (Ingredients::Iso(iso), Artifact::Iso) => whole(iso),
         (Ingredients::Iso(_), _) => return Err(CompositionError::IsoAlone),
         (Ingredients::Ramdisk(files), artifact) => {
-            ramdisk_artifact(artifact, loader, files, command_line)?
+            ramdisk_artifact(artifact, loader, files, command_line, sign)?
         }
     };
     if image.is_empty() {
@@ -124,17 +143,22 @@ fn ramdisk_artifact(
     loader: HttpLoader,
     files: &RamdiskFiles<'_>,
     command_line: &str,
+    sign: &SignUki<'_>,
 ) -> Result<ComposedImage, CompositionError> {
+    let signed_uki = || {
+        let uki = ramdisk_uki(files, command_line)?;
+        sign(uki).map_err(CompositionError::Sign)
+    };
     Ok(match artifact {
         Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64 => {
             match loader {
-                HttpLoader::Uki => ramdisk_uki(files, command_line)?,
+                HttpLoader::Uki => signed_uki()?,
                 HttpLoader::Grub => whole(files.grub),
             }
         }
         Artifact::Ipxe | Artifact::IpxeArm64 => whole(files.ipxe.ok_or(CompositionError::NoIpxe)?),
         Artifact::IpxeScript => ComposedImage::of_bytes(scripts::ipxe(command_line)?.into_bytes()),
-        Artifact::Iso => iso(&esp(&ramdisk_uki(files, command_line)?, files.stub.machine())?)?,
+        Artifact::Iso => iso(&esp(&signed_uki()?, files.stub.machine())?)?,
         Artifact::GrubConfig => ComposedImage::of_bytes(scripts::grub(command_line)?.into_bytes()),
         Artifact::Kernel => whole(files.kernel),
         Artifact::Initramfs => seeded_initramfs(files.initramfs, files.seed),
@@ -145,7 +169,7 @@ fn whole(file: &SharedFile) -> ComposedImage {
     ComposedImage::of_file(file.clone())
 }
 
-fn ramdisk_uki(files: &RamdiskFiles<'_>, command_line: &str) -> Result<ComposedImage, UkiError> {
+fn ramdisk_uki(files: &RamdiskFiles<'_>, command_line: &str) -> Result<Uki, UkiError> {
     let parts = UkiParts {
         os_release: OS_RELEASE,
         uname: files.kernel_version,
@@ -206,7 +230,7 @@ mod tests {
     }
 
     fn of_iso(artifact: Artifact, iso: &SharedFile) -> Result<ComposedImage, CompositionError> {
-        compose(artifact, HttpLoader::Uki, &Ingredients::Iso(iso), "")
+        compose(artifact, HttpLoader::Uki, &Ingredients::Iso(iso), "", &unsigned)
     }
 
     #[test]

@@ -47,6 +47,10 @@ pub async fn all(config: &Config) -> Vec<Found> {
     if let Some(users) = OperatorGuard::check_users(&config.api) {
         found.push(("users of the API".to_owned(), users));
     }
+    if let Some(signer) = config.boot.uki_signer().transpose() {
+        let signer = signer.map(|signer| format!("signs as {}", signer.subject()));
+        found.push(("key for Secure Boot".to_owned(), signer));
+    }
     match state {
         Err(error) => found.push(("state directory".to_owned(), Err(error))),
         Ok((seen, path)) => {

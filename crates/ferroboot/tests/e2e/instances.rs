@@ -245,7 +245,7 @@ impl InstanceImages {
             seed: b"",
             command_line: "console=ttyS0 own-iso",
         };
-        let image = iso(&esp(&uki(&stub, &parts)?, stub.machine())?)?;
+        let image = iso(&esp(uki(&stub, &parts)?.image(), stub.machine())?)?;
         let files = [("stub", stub_file), ("kernel", kernel), ("initramfs", initramfs)];
         let path = self.dir.path().join("own.iso");
         fs::write(&path, bytes_of(&image, &files)?)?;

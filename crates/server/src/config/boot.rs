@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use artifacts::UkiSigner;
 use netboot::listen_addresses::ListenAddresses;
 use provision::artifact::HttpLoader;
 use serde::Deserialize;
@@ -28,6 +29,10 @@ pub struct BootConfig {
     pub kernel_append_params: String,
     /// Folders for nodes' `file://` images; by default `images` in the state directory.
     pub image_dirs: Option<Vec<PathBuf>>,
+    /// The key (PEM) that signs UKIs for Secure Boot; only its owner may read the file.
+    pub sign_key: Option<PathBuf>,
+    /// The certificate (PEM) of `sign_key`, with issuers that signatures shall carry.
+    pub sign_certificate: Option<PathBuf>,
 }
 
 impl Default for BootConfig {
@@ -40,6 +45,8 @@ impl Default for BootConfig {
             http_loader: HttpLoader::default(),
             kernel_append_params: "nofb vga=normal".to_owned(),
             image_dirs: None,
+            sign_key: None,
+            sign_certificate: None,
         }
     }
 }
@@ -55,12 +62,39 @@ impl BootConfig {
         self.image_dirs.clone().unwrap_or_else(|| vec![state_dir.join("images")])
     }
 
+    /// Opens the key that signs UKIs, if there is one.
+    ///
+    /// # Errors
+    /// A file that cannot be used.
+    pub(crate) fn uki_signer(&self) -> Result<Option<UkiSigner>> {
+        let (Some(key), Some(certificate)) = (&self.sign_key, &self.sign_certificate) else {
+            return Ok(None);
+        };
+        let signer = UkiSigner::open(key, certificate);
+        Ok(Some(signer.context("boot.sign_key and boot.sign_certificate cannot be used")?))
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         ensure!(
             !self.kernel_append_params.contains(|c: char| c.is_control()),
             "boot.kernel_append_params must be one line of kernel arguments"
         );
+        ensure!(
+            self.sign_key.is_some() == self.sign_certificate.is_some(),
+            "boot.sign_key and boot.sign_certificate belong together"
+        );
         expect_public("boot.url", self.url.as_ref())?;
         expect_public("boot.url6", self.url6.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::tests::refusal;
+
+    #[test]
+    fn a_key_without_its_certificate_is_refused() {
+        let refused = refusal("[boot]\nsign_key = \"/etc/ferroboot/uki.key\"");
+        assert!(refused.contains("sign_certificate belong together"), "{refused}");
     }
 }

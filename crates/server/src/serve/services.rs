@@ -49,6 +49,7 @@ impl Services {
         base: &DaemonBase,
         authority: Option<&str>,
     ) -> Result<(Self, Backlog)> {
+        let uki_signer = config.boot.uki_signer()?;
         let state_dir = base.state.path();
         let (recorder, backlog) = Recorder::new();
         let nodes = Nodes::new(base.store.clone(), NodeIndex::default(), config.policy())
@@ -66,8 +67,10 @@ impl Services {
             recorder.clone(),
             metrics.providers.clone(),
         )?;
-        let settings =
-            artifact_settings(config, state_dir, urls.clone(), boot_sets.clone(), authority);
+        let settings = ArtifactSettings {
+            uki_signer,
+            ..artifact_settings(config, state_dir, urls.clone(), boot_sets.clone(), authority)
+        };
         let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
         let means = BootMeans::new(config, urls.clone(), boot_sets.clone());
         let guard = OperatorGuard::open(&config.api)?;
@@ -182,6 +185,7 @@ fn artifact_settings(
         image_limits: config.images.limits(),
         http_loader: config.boot.http_loader,
         kernel_append_params: config.boot.kernel_append_params.clone(),
+        uki_signer: None,
         urls,
         agent_authority: authority.filter(|_| has_tls).map(str::to_owned),
     }
