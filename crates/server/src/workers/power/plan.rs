@@ -194,7 +194,9 @@ impl PowerPlan {
     }
 
     fn after_last(&self, shown: &SystemView) -> Result<PlannedAction, PowerPlanFailure> {
-        if self.may_have_switched_on() && shown.power() == SystemPower::On {
+        // Just before its power-on, a machine that shows "on" was off a moment ago: the BMC may show an old state.
+        let is_about_to = self.last == Some(PlannedAction::Note(BootPhase::PoweringOn));
+        if self.may_have_switched_on() && shown.power() == SystemPower::On && !is_about_to {
             return Ok(PlannedAction::Done);
         }
         match &self.last {
@@ -565,7 +567,7 @@ mod tests {
         note Overriding              note PoweringOff     override Once        note PoweringOff
         override                     read back            read back            read back
         read back                    note PoweringOn      note PoweringOn      note PoweringOn
-        note PoweringOn              done                 power on             power on
+        note PoweringOn              power on             power on             power on
         power on                     done                 await on 90 s        await on 90 s
         await on                     done                 fail: not on         fail: not on
         resumed: note SeenOff        done                 look again           look again
