@@ -1,7 +1,7 @@
 //! What a BMC shows while its machine boots: BootProgress, HPE's PostState, new entries of its event log, and the job
 //! that changes BIOS attributes.
 //!
-//! A look takes 1 request where the BMC has no log, 3 where it has one, and up to [`MOST_READ`] more where the log
+//! A look takes 1 request where the BMC has no log, 3 where it has one, and up to `MOST_READ` more where the log
 //! lists links. The log is looked for once.
 
 use std::collections::HashSet;
