@@ -3,6 +3,7 @@
 //! A daemon has one [`BmcConnections`]. A [`BmcLink`] from it is the `BmcChannel` of one node, by the [`BmcSettings`]
 //! of its `driver_info`. Links to one BMC share its session, its idle connections and its limit of requests at once.
 
+mod authority;
 mod certificate_refusal;
 mod connect_failure;
 mod connections;
@@ -18,6 +19,7 @@ mod session_answer;
 mod settings;
 mod trust;
 
+pub use self::authority::authority_certificate;
 pub use self::connections::BmcConnections;
 pub use self::link::{BmcLink, BmcObserver};
 pub use self::settings::{

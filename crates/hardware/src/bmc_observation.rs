@@ -58,6 +58,42 @@ pub enum BmcObservation {
         /// Its message.
         message: String,
     },
+    /// This service's CA among the certificates that the firmware trusts (Redfish, ComputerSystem, `Boot.Certificates`).
+    BootCertificate {
+        /// What became of it.
+        outcome: BootCertificateOutcome,
+        /// Why it is not as it should be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+}
+
+/// What became of this service's CA in the firmware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BootCertificateOutcome {
+    /// The firmware had it.
+    Found,
+    /// It was added.
+    Enrolled,
+    /// It could not be added.
+    NotEnrolled,
+    /// It was removed.
+    Removed,
+    /// It could not be removed.
+    NotRemoved,
+}
+
+impl fmt::Display for BootCertificateOutcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Found => "the firmware has this service's CA",
+            Self::Enrolled => "this service's CA was enrolled in the firmware",
+            Self::NotEnrolled => "this service's CA was not enrolled in the firmware",
+            Self::Removed => "this service's CA was removed from the firmware",
+            Self::NotRemoved => "this service's CA was not removed from the firmware",
+        })
+    }
 }
 
 impl BmcObservation {
@@ -77,6 +113,7 @@ impl BmcObservation {
                 [Some(entry), Some(severity), Some(message)]
             }
             Self::Job { job, state, message } => [Some(job), Some(state), Some(message)],
+            Self::BootCertificate { reason, .. } => [reason.as_mut(), None, None],
         };
         let changed =
             changed.iter_mut().flat_map(|it| [&mut it.attribute, &mut it.from, &mut it.to]);
@@ -97,7 +134,8 @@ impl BmcObservation {
             | Self::BiosAsWanted
             | Self::ReadBack { .. }
             | Self::LogEntry { .. }
-            | Self::Job { .. } => return None,
+            | Self::Job { .. }
+            | Self::BootCertificate { .. } => return None,
         };
         match state {
             "OSBootStarted" | "OSRunning" | "OsIsRunning" | "FinishedPost" => Some(true),
@@ -158,6 +196,10 @@ impl fmt::Display for BmcObservation {
             Self::Job { job, state, message } => {
                 write!(f, "the BMC's job {job} is {state}")?;
                 if message.is_empty() { Ok(()) } else { write!(f, ": {message}") }
+            }
+            Self::BootCertificate { outcome, reason } => {
+                outcome.fmt(f)?;
+                reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
             }
         }
     }

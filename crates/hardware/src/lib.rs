@@ -15,7 +15,7 @@ pub mod redfish_purpose;
 
 pub use architecture::{ClientArchitecture, CpuArch, NoSuchCpuArch};
 pub use bios_change::BiosChange;
-pub use bmc_observation::BmcObservation;
+pub use bmc_observation::{BmcObservation, BootCertificateOutcome};
 pub use boot_mode::{BootMode, ShownBootMode};
 pub use boot_way::{BootChange, BootWayKind};
 pub use client_kind::ClientKind;

@@ -66,6 +66,23 @@ pub enum RedfishPurpose {
     DeleteJob,
     /// Read a task until it is over.
     AwaitTask,
+    /// Read the certificates that the firmware trusts (`Boot.Certificates`).
+    ReadBootCertificates,
+    /// Add a certificate to those that the firmware trusts.
+    AddBootCertificate,
+    /// Remove a certificate from those that the firmware trusts.
+    RemoveBootCertificate,
+}
+
+impl RedfishPurpose {
+    /// Whether a boot goes on without what was asked for.
+    #[must_use]
+    pub fn is_optional(self) -> bool {
+        matches!(
+            self,
+            Self::ReadBootCertificates | Self::AddBootCertificate | Self::RemoveBootCertificate
+        )
+    }
 }
 
 /// A noun: `the BMC refused the power on`.
@@ -101,6 +118,9 @@ impl fmt::Display for RedfishPurpose {
             Self::ReadLog => "look at the log",
             Self::DeleteJob => "deletion of a job",
             Self::AwaitTask => "look at the task",
+            Self::ReadBootCertificates => "look at the firmware's certificates",
+            Self::AddBootCertificate => "addition of a certificate to the firmware's",
+            Self::RemoveBootCertificate => "removal of a certificate from the firmware's",
         })
     }
 }

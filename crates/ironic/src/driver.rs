@@ -22,7 +22,7 @@ const UNBUILT: [(&str, &str); 7] = [
 ];
 
 /// The properties of `driver_info`, and their descriptions.
-const PROPERTIES: [(&str, &str); 19] = [
+const PROPERTIES: [(&str, &str); 20] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
     ("redfish_username", "User account with admin or server-profile access privilege."),
@@ -56,6 +56,11 @@ const PROPERTIES: [(&str, &str); 19] = [
         "redfish_boot_fallback",
         "virtual-media: redfish-https puts the image into the BMC's virtual CD drive, if the BMC has no other way to \
          take a URL.",
+    ),
+    (
+        "redfish_boot_ca",
+        "enrol (the default): the service's CA is put into the firmware before a boot over https, if the BMC shows \
+         Boot.Certificates; remove: for the time of the boot; leave: never.",
     ),
     ("kernel_append_params", "Further kernel arguments; %default% stands for the service's."),
     ("external_http_url", "Where this node reaches the boot listener, if not at its usual URL."),

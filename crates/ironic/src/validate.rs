@@ -2,6 +2,7 @@
 
 use provision::addresses::agent_networks;
 use provision::boot::kernel_arguments;
+use provision::boot_ca::{BOOT_CA, BOOT_CA_VALUES};
 use provision::image::{CONFIG_DRIVE, RAMDISK_DEPLOY, instance_image};
 use provision::text::shown_url_text;
 use provision::virtual_media::{BOOT_FALLBACK, VIRTUAL_MEDIA};
@@ -160,6 +161,7 @@ fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
     arguments(node)?;
     agent_networks(node).map_err(|bad| bad.to_string())?;
     one_of(node, BOOT_FALLBACK, &[VIRTUAL_MEDIA])?;
+    one_of(node, BOOT_CA, &BOOT_CA_VALUES)?;
     match node.boot_interface {
         BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia => Ok(()),
         BootInterface::Http | BootInterface::HttpIpxe => bootable_port(node, ports),
@@ -387,6 +389,9 @@ mod tests {
         assert_eq!(Validation::of_settings(&node, &[]).boot, Ok(()));
         node.driver_info.insert("redfish_boot_fallback".into(), json!("pxe"));
         assert_eq!(boot(&node), "driver_info/redfish_boot_fallback must be one of virtual-media");
+        node.driver_info.remove("redfish_boot_fallback");
+        node.driver_info.insert("redfish_boot_ca".into(), json!("delete"));
+        assert_eq!(boot(&node), "driver_info/redfish_boot_ca must be one of enrol, leave, remove");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use provision::artifact::Artifact;
+use provision::boot_ca::BootCa;
 use provision::{Attempt, Node};
 use thiserror::Error;
 use url::{Host, Url};
@@ -209,6 +210,12 @@ impl Urls {
             Some(_) => UrlScheme::Http,
             None => self.settings.boot_port.scheme,
         }
+    }
+
+    /// Whether the firmware of the machine of `node` gets the service's CA before a boot.
+    #[must_use]
+    pub fn enrols_ca(&self, node: &Node) -> bool {
+        BootCa::of(node) != BootCa::Leave && self.boot_scheme(node) == UrlScheme::Https
     }
 
     /// The scheme of the agent URL.

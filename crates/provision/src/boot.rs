@@ -366,3 +366,9 @@ pub fn kernel_command_line(
     parts.retain(|part| !part.is_empty());
     Ok(parts.join(" "))
 }
+
+/// The attempt of an active node's instance, which its machine boots at every power-on; `None` for other nodes.
+#[must_use]
+pub fn instance_attempt(node: &Node) -> Option<&Attempt> {
+    bootable(node).filter(|_| node.provision_state == ProvisionState::Active)
+}

@@ -230,7 +230,7 @@ impl<'a> BootEvidence<'a> {
             }
             BootEventKind::Redfish { purpose, method, status, error, .. } => {
                 self.bmc_errors.retain(|(failed, ..)| failed != purpose);
-                if let Some(error) = error {
+                if let Some(error) = error.as_ref().filter(|_| !purpose.is_optional()) {
                     self.bmc_errors.push((*purpose, *status, error));
                 } else if *purpose == RedfishPurpose::PowerOn {
                     self.powered_on_at = Some(event.at);

@@ -4,6 +4,7 @@
 //! is a conversation over [`channel::BmcChannel`]. [`emulator`] is the BMC, as a function from request to response.
 //! Neither opens a socket; the tests connect one to the other.
 
+pub mod boot_certificates;
 pub mod channel;
 pub mod emulator;
 pub mod facts;

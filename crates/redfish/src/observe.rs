@@ -62,6 +62,7 @@ impl BootWatch {
         match seen {
             BmcObservation::BiosStaged { .. }
             | BmcObservation::BiosAsWanted
+            | BmcObservation::BootCertificate { .. }
             | BmcObservation::ReadBack { .. } => {}
             BmcObservation::BootProgress { .. } => self.progress = Some(seen.clone()),
             BmcObservation::PostState { state } => self.post_state = Some(state.clone()),

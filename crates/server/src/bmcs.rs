@@ -8,6 +8,7 @@ use hardware::Mac;
 use nodes::Recorder;
 use provision::virtual_media::{BOOT_FALLBACK, VIRTUAL_MEDIA};
 use provision::{BootEventKind, BootInterface, Node, Port};
+use redfish::boot_certificates::AuthorityCertificate;
 use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
 use redfish::facts::BmcFacts;
 use redfish::failure::BmcFailure;
@@ -160,6 +161,15 @@ pub(crate) fn boot_macs<'p>(ports: impl IntoIterator<Item = &'p Port>) -> Vec<Ma
     ports.into_iter().filter(|port| port.pxe_enabled).map(|port| port.address).collect()
 }
 
+/// What an operator is told of a machine beside its way to boot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BootAdvice<'c> {
+    /// The support of HTTP boot that the boot URL needs.
+    pub(crate) support: HttpSupport,
+    /// The CA that the firmware must trust.
+    pub(crate) authority: Option<&'c AuthorityCertificate>,
+}
+
 /// The way in which the BMC of `node` boots the machine by the node's boot interface.
 ///
 /// # Errors
@@ -170,14 +180,20 @@ pub(crate) async fn validate(
     ports: &[Port],
     recorder: &Recorder,
     allows_pxe: bool,
-    support: HttpSupport,
+    advice: BootAdvice<'_>,
 ) -> Result<ChosenWay, BmcError> {
     let bmc = BmcClient::of(bmcs, node, recorder, API_PATIENCE).await?;
     let machine = bmc.machine().await?;
     let view = machine.look().await?;
     let macs = boot_macs(ports);
     let need = boot_need(node, node.boot_interface, &macs, allows_pxe);
-    Ok(machine.choose_way(&view, &BootNeed { advice: Some(support), ..need }).await?)
+    let need = BootNeed { advice: Some(advice.support), ..need };
+    let mut way = machine.choose_way(&view, &need).await?;
+    if let Some(authority) = advice.authority {
+        let warning = machine.ca_warning(&view, &way, authority).await;
+        way.warnings.extend(warning);
+    }
+    Ok(way)
 }
 
 fn what(

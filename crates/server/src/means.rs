@@ -40,6 +40,11 @@ impl BootMeans {
         self.urls.base_of(node)
     }
 
+    /// Whether the firmware of the machine of `node` gets the service's CA before a boot.
+    pub(crate) fn enrols_ca(&self, node: &Node) -> bool {
+        self.urls.enrols_ca(node)
+    }
+
     /// From the settings, and the current state of the host.
     #[must_use]
     pub fn new(config: &Config, urls: Urls, boot_sets: BootSets) -> Self {

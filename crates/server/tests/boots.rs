@@ -7,6 +7,7 @@ mod backup;
 mod bmc;
 mod boot_set;
 mod daemons;
+mod firmware_ca;
 #[path = "../../store/tests/small_disk/mod.rs"]
 mod small_disk;
 
@@ -1002,12 +1003,17 @@ impl World {
     async fn start(&mut self) {
         let (dir, address, settings) = (self.dir(), self.address, &self.settings);
         let (host, images) = (&self.host, self.images.display());
+        let https = if settings.contains("[tls]") {
+            format!(", 'https://{address}:8443'")
+        } else {
+            String::new()
+        };
         let config: Config = format!(
             "host = '{host}'\n\
              state_dir = '{dir}/state'\n\
              [api]\nlisten = '{address}:6385'\n\
              [agent]\nlisten = '{address}:6386'\n\
-             [boot]\nlisten = '{address}:8080'\nurl = 'http://{address}:8080'\n\
+             [boot]\nlisten = ['{address}:8080'{https}]\nurl = 'http://{address}:8080'\n\
              image_dirs = ['{images}']\n\
              [images]\nloopback = true\n\
              [power]\nsync_secs = 1\n\

@@ -1,12 +1,11 @@
-//! Boots over HTTPS: three generations of firmware, which trust the service's own CA.
+//! Boots over HTTPS: three generations of firmware, in which the service enrols its own CA.
 
-use std::process::Command;
-
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use bmc::config::FirmwareConfig;
 use ferroboot::lab::firmware::OvmfBuild;
 use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{Lab, Plan};
+use hardware::{BmcObservation, BootCertificateOutcome};
 use provision::BootEventKind;
 use serde_json::json;
 
@@ -19,15 +18,6 @@ const SETTINGS: &str =
 fn https(firmware: FirmwareConfig, settings: &str) -> Plan {
     let machine = LabMachine::new(1).with_firmware(firmware);
     Plan { settings: settings.to_owned(), ..with([machine]) }
-}
-
-/// The service's CA, as `ferroboot ca` prints it.
-fn authority(lab: &Lab) -> Result<String> {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_ferroboot"));
-    command.arg("ca").arg("--state-dir").arg(lab.dir().join("state"));
-    let printed = command.output().context("ferroboot ca")?;
-    ensure!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
-    String::from_utf8(printed.stdout).context("PEM is text")
 }
 
 /// Puts a CA into the machine's firmware, by its BMC.
@@ -44,11 +34,17 @@ fn is_cleaned_over_https(lab: &mut Lab, interface: &str) -> Result<()> {
     lab.enroll(&machine)?;
     lab.manage(&machine)?;
     lab.boot_by(&machine, interface)?;
-    trust(lab, &machine, &authority(lab)?)?;
 
     lab.clean(&machine)?;
 
     let trace = lab.trace(&machine.name)?;
+    let enrolled = BootEventKind::BmcShows {
+        observation: BmcObservation::BootCertificate {
+            outcome: BootCertificateOutcome::Enrolled,
+            reason: None,
+        },
+    };
+    assert!(trace.events.iter().any(|event| event.what == enrolled), "the CA was enrolled");
     assert!(trace.fetched_by_firmware().is_some(), "the firmware fetched its image");
     assert_eq!(trace.diagnosis, None);
     Ok(())
@@ -86,6 +82,7 @@ fn firmware_that_trusts_another_ca_is_named_by_the_diagnosis() {
         lab.enroll(&machine)?;
         lab.manage(&machine)?;
         lab.boot_by(&machine, "http")?;
+        lab.set_driver_info(&machine, "redfish_boot_ca", "leave")?;
         let other = certificates::CertificateAuthority::make()?;
         trust(lab, &machine, &other.certificate)?;
 

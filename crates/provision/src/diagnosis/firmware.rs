@@ -1,6 +1,6 @@
 //! What a BMC shows of its machine's firmware, as a part of the diagnosis.
 
-use hardware::BmcObservation;
+use hardware::{BmcObservation, BootCertificateOutcome};
 
 /// What the BMC shows since the power-on.
 #[derive(Default)]
@@ -11,6 +11,8 @@ pub(super) struct FirmwareSigns<'a> {
     error: Option<(&'a str, &'a str)>,
     /// The job that changes BIOS attributes for this boot. It is older than the power-on.
     job: Option<&'a BmcObservation>,
+    /// That the firmware lacks the CA of this service, or may lack it. It is older than the power-on.
+    no_certificate: Option<&'a BmcObservation>,
 }
 
 /// What the signs add to a finding.
@@ -41,6 +43,10 @@ impl<'a> FirmwareSigns<'a> {
             BmcObservation::BootProgress { .. } => self.progress = Some(seen),
             BmcObservation::PostState { .. } => self.post_state = Some(seen),
             BmcObservation::Job { .. } => self.job = Some(seen),
+            BmcObservation::BootCertificate { outcome, .. } => {
+                let is_missing = *outcome == BootCertificateOutcome::NotEnrolled;
+                self.no_certificate = is_missing.then_some(seen);
+            }
             BmcObservation::LogEntry { severity, message, .. } => {
                 if !severity.eq_ignore_ascii_case("ok") {
                     self.error = Some((severity, message));
@@ -50,7 +56,7 @@ impl<'a> FirmwareSigns<'a> {
     }
 
     pub(super) fn powered_on(&mut self) {
-        *self = Self { job: self.job, ..Self::default() };
+        *self = Self { job: self.job, no_certificate: self.no_certificate, ..Self::default() };
     }
 
     /// A job that has failed, with a remedy: the machine does not have what was to be set for this boot.
@@ -76,7 +82,8 @@ impl<'a> FirmwareSigns<'a> {
     /// longer than a self-test takes (`is_long`).
     pub(super) fn finding(&self, is_long: bool) -> FirmwareFinding {
         let job = self.job.filter(|job| !job.is_ended_job());
-        let shown = [job, self.progress, self.post_state].into_iter().flatten();
+        let shown = [job, self.progress, self.post_state, self.no_certificate];
+        let shown = shown.into_iter().flatten();
         let mut text: String = shown.map(|seen| format!("; {seen}")).collect();
         if let Some((severity, message)) = self.error {
             text = format!("{text}; the BMC's log says: {severity}: {message}");
@@ -99,6 +106,10 @@ impl<'a> FirmwareSigns<'a> {
             let hint = "the firmware does not get past its memory: see the log of the BMC, and look for a bad or \
                         badly seated module";
             (Some(hint), FirmwareCourse::Ended)
+        } else if self.no_certificate.is_some() {
+            let hint = "firmware does not fetch from an https URL whose CA it does not trust: enrol the CA of this service in \
+                        its set-up (`ferroboot ca` prints it)";
+            (Some(hint), FirmwareCourse::Unknown)
         } else {
             (None, FirmwareCourse::Unknown)
         };

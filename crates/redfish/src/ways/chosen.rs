@@ -89,6 +89,21 @@ impl ChosenWay {
         &self.changes
     }
 
+    /// Whether the BMC, not the firmware, fetches the image.
+    pub(crate) fn is_fetched_by_bmc(&self) -> bool {
+        match &self.plan {
+            WayPlan::VirtualMedia { .. } => true,
+            WayPlan::HttpBootUri { drive, .. } => drive.is_some(),
+            WayPlan::DellHttpDevice { .. }
+            | WayPlan::HpeUrlBootFile { .. }
+            | WayPlan::UefiHttp { .. }
+            | WayPlan::UefiHttpAfterReset { .. }
+            | WayPlan::Pxe { .. }
+            | WayPlan::BootOption { .. }
+            | WayPlan::BootOrder { .. } => false,
+        }
+    }
+
     /// The resource that takes the boot.
     #[must_use]
     pub fn resource(&self) -> &str {

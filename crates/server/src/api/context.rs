@@ -7,6 +7,7 @@ use ironic::{Version, guards};
 use nodes::{Nodes, Recorder};
 use provision::Node;
 use provision::artifact::HttpLoader;
+use redfish::boot_certificates::AuthorityCertificate;
 use store::{NodeKey, StoredNode};
 
 use super::agent_calls::AgentCalls;
@@ -46,6 +47,8 @@ pub struct ApiSettings {
     pub strangers: BootingStrangers,
     /// Whether requests by PXE are answered.
     pub allows_pxe: bool,
+    /// The service's CA, if it is known.
+    pub authority: Option<Arc<AuthorityCertificate>>,
 }
 
 impl Default for ApiSettings {
@@ -58,6 +61,7 @@ impl Default for ApiSettings {
             means: None,
             strangers: BootingStrangers::default(),
             allows_pxe: false,
+            authority: None,
             agent_calls_per_sec: 20,
             loader: HttpLoader::default(),
         }

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::context::ApiContext;
 use super::extract::{JsonBody, PathParams};
-use crate::bmcs;
+use crate::bmcs::{self, BootAdvice};
 use crate::error::ApiError;
 
 pub(super) async fn show(
@@ -160,9 +160,12 @@ pub(super) async fn validate(
     if validation.is_good() {
         let allows_pxe = api.settings.allows_pxe;
         let base = api.settings.means.as_ref().and_then(|means| means.base_of(&node));
-        let support = bmcs::http_support(base.as_ref());
-        let way =
-            bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe, support).await;
+        let enrols_ca = api.settings.means.as_ref().is_some_and(|means| means.enrols_ca(&node));
+        let advice = BootAdvice {
+            support: bmcs::http_support(base.as_ref()),
+            authority: api.settings.authority.as_deref().filter(|_| enrols_ca),
+        };
+        let way = bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe, advice).await;
         validation = validation.with_bmc(match way {
             Ok(way) => Ok(way.to_string()),
             Err(error) => Err(error.to_string()),

@@ -2,12 +2,15 @@
 
 use std::net::{IpAddr, SocketAddrV4};
 use std::path::Path;
+use std::sync::Arc;
 
+use ::bmcs::authority_certificate;
 use anyhow::{Context as _, Result};
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use netboot::boot_answer::TFTP_FILE;
 use netboot::urls::{UrlScheme, Urls};
 use nodes::{Backlog, NodeIndex, Nodes, Recorder};
+use redfish::boot_certificates::AuthorityCertificate;
 
 use super::base::DaemonBase;
 use crate::api::guard::OperatorGuard;
@@ -31,6 +34,7 @@ pub(super) struct Services {
     pub(super) artifacts: Artifacts,
     pub(super) means: BootMeans,
     pub(super) guard: OperatorGuard,
+    authority: Option<Arc<AuthorityCertificate>>,
     urls: Urls,
     boot_sets: BootSets,
     strangers: BootingStrangers,
@@ -74,6 +78,7 @@ impl Services {
         let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
         let means = BootMeans::new(config, urls.clone(), boot_sets.clone());
         let guard = OperatorGuard::open(&config.api)?;
+        let authority = authority.map(authority_certificate).transpose().context("the CA")?;
         let strangers = BootingStrangers::default();
         let services = Self {
             nodes,
@@ -84,6 +89,7 @@ impl Services {
             artifacts,
             means,
             guard,
+            authority: authority.map(Arc::new),
             urls,
             boot_sets,
             strangers,
@@ -104,6 +110,7 @@ impl Services {
             means: Some(self.means.clone()),
             strangers: self.strangers.clone(),
             allows_pxe: config.dhcp.tftp,
+            authority: self.authority.clone(),
             ..ApiSettings::default()
         };
         ApiContext::new(self.nodes.clone(), self.recorder.clone(), settings)
@@ -139,6 +146,7 @@ impl Services {
             urls: self.urls.clone(),
             daemon: base.daemon.clone(),
             bmcs: self.bmcs.clone(),
+            authority: self.authority.clone(),
             allows_pxe: config.dhcp.tftp,
             providers: self.providers.clone(),
             policy: config.policy(),

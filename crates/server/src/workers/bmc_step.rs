@@ -10,19 +10,19 @@ use std::time::Duration;
 use hardware::BmcObservation;
 use provision::event::BootPhase;
 use provision::state::PowerTarget;
-use provision::{BmcStep, BootEventKind, Event};
+use provision::{BmcStep, Event};
 use redfish::failure::BmcFailure;
 use redfish::ways::{BiosNotSet, BiosPlan, WantedBios};
 use store::{Claimed, WorkError};
 use thiserror::Error;
 use tokio::time::timeout;
-use tracing::{info, warn};
+use tracing::warn;
 use uuid::Uuid;
 
 use super::context::{WorkerContext, attempt_of};
 use super::not_carried_out::NotCarriedOut;
 use super::power::plan::PowerPlan;
-use super::power::{BMC_PATIENCE, carry_out, power_change};
+use super::power::{BMC_PATIENCE, carry_out, power_change, record_seen};
 use crate::bmcs::{BmcClient, BmcError, WORK_PATIENCE, http_support};
 
 /// Time from the start of the machine until the attributes are read back with their new values: a self-test, and on
@@ -95,7 +95,7 @@ async fn carry_out_step(
             Err(failed) => return Err(failed),
         };
         if plan.is_done() && phase == BootPhase::Untouched {
-            record(context, claimed, BmcObservation::BiosAsWanted);
+            record_seen(context, &claimed.node, BmcObservation::BiosAsWanted);
             return Ok(false);
         }
         if !plan.is_done() {
@@ -109,7 +109,7 @@ async fn carry_out_step(
     let bmc = BmcClient::of(&context.bmcs, &claimed.node, &context.recorder, WORK_PATIENCE).await?;
     let machine = bmc.machine().await?;
     machine.await_bios(&wanted, job.as_deref(), APPLIED_WITHIN).await?;
-    record(context, claimed, BmcObservation::BiosAsWanted);
+    record_seen(context, &claimed.node, BmcObservation::BiosAsWanted);
     Ok(true)
 }
 
@@ -149,14 +149,9 @@ async fn stage(
         settings: plan.settings.clone(),
         changes: plan.changes.clone(),
     };
-    info!("{staged}");
-    record(context, claimed, staged);
+    record_seen(context, &claimed.node, staged);
     context.recorder.flush().await;
     let bmc = BmcClient::of(&context.bmcs, node, &context.recorder, WORK_PATIENCE).await?;
     let machine = bmc.machine().await?;
     Ok(machine.stage_bios_plan(plan).await?)
-}
-
-fn record(context: &WorkerContext, claimed: &Claimed, observation: BmcObservation) {
-    context.recorder.record(&claimed.node, BootEventKind::BmcShows { observation });
 }

@@ -59,7 +59,9 @@ async fn boot(
     let attempt = attempt_of(node, attempt).ok_or(NotBooted::Over)?;
     let ports = claimed.ports.iter().map(|port| &**port);
     let mut way = WayOfBoot::new(node, attempt, ports);
-    let mut plan = PowerPlan::boot(claimed.progress).within(power_change(context, node));
+    let mut plan = PowerPlan::boot(claimed.progress)
+        .within(power_change(context, node))
+        .with_ca(context.ca_to_enrol(node).is_some());
     // Preparation can fail, and the machine is then switched off. A machine that was switched on before a crash needs
     // no preparation, so the plan reads the machine's state first.
     while carry_out(context, claimed, &mut plan, Some(&mut way), BMC_PATIENCE).await?

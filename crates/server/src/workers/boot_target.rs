@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use netboot::urls::Unreachable;
-use provision::boot::bootable;
-use provision::{Attempt, BootInterface, Boots, Node, Port, ProvisionState};
+use provision::{Attempt, BootInterface, Boots, Node, Port};
 use redfish::ways::{HttpBootOverride, OverrideEnabled};
 use thiserror::Error;
 
@@ -39,9 +38,4 @@ pub(super) async fn prepare_override(
         Boots::Instance => HttpBootOverride { uri, enabled: OverrideEnabled::Continuous },
         Boots::Ramdisk | Boots::Nothing => HttpBootOverride::once(uri),
     })
-}
-
-/// The attempt of an active node's instance, which its machine boots at every power-on; `None` for other nodes.
-pub(super) fn instance_attempt(node: &Node) -> Option<&Attempt> {
-    bootable(node).filter(|_| node.provision_state == ProvisionState::Active)
 }

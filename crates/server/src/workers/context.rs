@@ -1,12 +1,15 @@
 //! The parts of the daemon that workers use.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::Artifacts;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
 use provision::artifact::HttpLoader;
+use provision::boot_ca::BootCa;
 use provision::{Attempt, Node, Policy};
+use redfish::boot_certificates::AuthorityCertificate;
 use store::DaemonIdentity;
 use uuid::Uuid;
 
@@ -29,6 +32,8 @@ pub struct WorkerContext {
     pub daemon: DaemonIdentity,
     /// The connections to BMCs.
     pub(crate) bmcs: DaemonBmcs,
+    /// The service's CA, if it is known.
+    pub authority: Option<Arc<AuthorityCertificate>>,
     /// Whether requests by PXE are answered.
     pub allows_pxe: bool,
     /// The DHCP service.
@@ -43,6 +48,18 @@ pub struct WorkerContext {
     pub strangers: BootingStrangers,
     /// The first loader of `http`, for diagnoses.
     pub loader: HttpLoader,
+}
+
+impl WorkerContext {
+    /// The CA that the firmware of the machine of `node` gets before a boot.
+    pub(super) fn ca_to_enrol(&self, node: &Node) -> Option<&AuthorityCertificate> {
+        self.authority.as_deref().filter(|_| self.urls.enrols_ca(node))
+    }
+
+    /// The CA that is removed from the firmware of the machine of `node` after a boot.
+    pub(super) fn ca_to_remove(&self, node: &Node) -> Option<&AuthorityCertificate> {
+        self.authority.as_deref().filter(|_| BootCa::of(node) == BootCa::Remove)
+    }
 }
 
 /// The node's attempt, if the work belongs to it.

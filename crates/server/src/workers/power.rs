@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hardware::BmcObservation;
 use ironic::validate::power_change_timeout;
+use provision::boot::instance_attempt;
 use provision::state::{PowerState, PowerTarget};
 use provision::{BootEventKind, Event, Node};
 use redfish::system::SystemPower;
@@ -16,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
 use self::plan::{PlannedAction, PowerPlan};
-use super::boot_target::{NoBootTarget, instance_attempt, prepare_override};
+use super::boot_target::{NoBootTarget, prepare_override};
 use super::context::WorkerContext;
 use super::not_carried_out::NotCarriedOut;
 use super::way::WayOfBoot;
@@ -59,7 +60,8 @@ async fn set_power(
     let ports = claimed.ports.iter().map(|port| &**port);
     let mut way = instance.map(|attempt| WayOfBoot::new(node, attempt, ports));
     let mut plan = PowerPlan::power(target, instance.is_some(), claimed.progress)
-        .within(power_change(context, node));
+        .within(power_change(context, node))
+        .with_ca(context.ca_to_enrol(node).is_some());
     while carry_out(context, claimed, &mut plan, way.as_mut(), BMC_PATIENCE).await?
         == PlanPause::Prepare
     {
@@ -121,6 +123,13 @@ async fn carry_out_all(
                     way.choose(context, &machine, &shown).await?;
                 }
             }
+            PlannedAction::EnrolCa(_) => {
+                let authority = context.ca_to_enrol(node);
+                if let Some((way, authority)) = chosen(way.as_deref()).zip(authority) {
+                    let enrolled = machine.enrol_ca(&shown, way, authority).await;
+                    enrolled.into_iter().for_each(|seen| record_seen(context, node, seen));
+                }
+            }
             PlannedAction::SetBoot(boot) => {
                 if let Some(way) = chosen(way.as_deref()) {
                     let job = machine.set_boot(&shown, way, &boot).await.map_err(BmcError::from)?;
@@ -139,6 +148,12 @@ async fn carry_out_all(
                 }
             }
             PlannedAction::UndoBoot(changes) => machine.undo_boot(&shown, &changes).await?,
+            PlannedAction::RemoveCa => {
+                if let Some(authority) = context.ca_to_remove(node) {
+                    let removed = machine.remove_ca(&shown, authority).await;
+                    removed.into_iter().for_each(|seen| record_seen(context, node, seen));
+                }
+            }
             PlannedAction::PowerOn => {
                 info!("switching the machine on");
                 machine.power_on(&shown).await?;
@@ -160,9 +175,16 @@ fn chosen<'w>(way: Option<&'w WayOfBoot<'_>>) -> Option<&'w ChosenWay> {
     way.and_then(WayOfBoot::chosen)
 }
 
+/// Records what a BMC shows, in the log, and in the trace of the attempt under way.
+pub(super) fn record_seen(context: &WorkerContext, node: &Node, observation: BmcObservation) {
+    info!(node.uuid = %node.uuid, "{observation}");
+    if node.live_attempt().is_some() {
+        context.recorder.record(node, BootEventKind::BmcShows { observation });
+    }
+}
+
 /// Records the job that the next reset runs for the boot. Looks at the silent boot read it.
 fn record_job(context: &WorkerContext, node: &Node, job: String) {
     let (state, message) = ("Scheduled".to_owned(), String::new());
-    let observation = BmcObservation::Job { job, state, message };
-    context.recorder.record(node, BootEventKind::BmcShows { observation });
+    record_seen(context, node, BmcObservation::Job { job, state, message });
 }

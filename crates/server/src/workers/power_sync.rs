@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use futures::stream::{Stream, unfold};
-use provision::{Event, Node, ProvisionState};
+use provision::Event;
+use provision::power_readings::{ReadingPace, is_resting, is_turn_of_modes};
 use store::{ChangeError, log_store_failure};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -15,18 +16,6 @@ use uuid::Uuid;
 
 use super::context::WorkerContext;
 use super::verify;
-
-/// Share of the interval over which the readings are spread.
-const SPREAD: f64 = 0.9;
-/// The most readings that begin in a second, if there is time for all of them.
-const CALM_RATE: f64 = 32.0;
-/// The time that a slow BMC takes for a reading, with the login and TLS.
-const SLOW_READING: Duration = Duration::from_secs(2);
-/// The boot mode and Secure Boot, which take further requests, are read with every so many readings of the power.
-const MODES_EVERY: u128 = 10;
-/// Readings at once: Ironic's `[conductor]sync_power_state_workers`, and what a process has descriptors for.
-const FEWEST_AT_ONCE: usize = 8;
-const MOST_AT_ONCE: usize = 512;
 
 pub(super) async fn run(context: WorkerContext, every: Duration, end: CancellationToken) {
     let (mut silent, mut round) = (HashSet::new(), 0_u128);
@@ -44,11 +33,8 @@ pub(super) async fn run(context: WorkerContext, every: Duration, end: Cancellati
         let (begun, count) = (Instant::now(), resting.len());
         let pace = ReadingPace::of(count, every);
         round = round.wrapping_add(1);
-        let looks = paced(resting, pace.gap).map(|node| {
-            // In other rounds, it is the turn of others.
-            let with_modes = round.wrapping_add(node.as_u128()).is_multiple_of(MODES_EVERY);
-            look_at(&context, node, with_modes)
-        });
+        let looks = paced(resting, pace.gap)
+            .map(|node| look_at(&context, node, is_turn_of_modes(round, node)));
         let found: Vec<_> = looks.buffer_unordered(pace.at_once).collect().await;
         silent = note(&silent, found);
         debug!(
@@ -60,26 +46,6 @@ pub(super) async fn run(context: WorkerContext, every: Duration, end: Cancellati
     }
 }
 
-/// How fast BMCs are read: evenly over the interval, so that other work has its part of the processor, of the database
-/// and of the network at any time.
-#[derive(Debug, PartialEq)]
-struct ReadingPace {
-    /// Time between the beginnings of two readings.
-    gap: Duration,
-    at_once: usize,
-}
-
-impl ReadingPace {
-    fn of(count: usize, every: Duration) -> Self {
-        let count = u32::try_from(count).unwrap_or(u32::MAX).max(1);
-        let gap = every.mul_f64(SPREAD) / count;
-        let gap = gap.min(Duration::from_secs_f64(1.0 / CALM_RATE));
-        let needed = SLOW_READING.as_secs_f64() / gap.as_secs_f64().max(f64::EPSILON);
-        let needed = needed.ceil().min(MOST_AT_ONCE as f64) as usize;
-        Self { gap, at_once: needed.max(FEWEST_AT_ONCE) }
-    }
-}
-
 /// The nodes, one after each gap. A delay is caught up.
 fn paced(nodes: Vec<Uuid>, gap: Duration) -> impl Stream<Item = Uuid> {
     let ticks = interval(gap.max(Duration::from_nanos(1)));
@@ -88,15 +54,6 @@ fn paced(nodes: Vec<Uuid>, gap: Duration) -> impl Stream<Item = Uuid> {
         ticks.tick().await;
         Some((node, (nodes, ticks)))
     })
-}
-
-/// Whether the node has no work, and a BMC that has answered before.
-fn is_resting(node: &Node) -> bool {
-    let state = node.provision_state;
-    let managed = state != ProvisionState::Enroll && !state.is_under_way();
-    let has_instance = state == ProvisionState::Active;
-    let torn_down = has_instance || node.live_attempt().is_none();
-    managed && torn_down && node.target_power_state.is_none()
 }
 
 /// Returns the node and the BMC's failure, if it does not answer.
@@ -156,21 +113,4 @@ fn note(before: &HashSet<Uuid>, found: Vec<Option<(Uuid, String)>>) -> HashSet<U
         info!(node.uuid = %node, "its BMC answers again");
     }
     now
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ten_thousand_bmcs_are_read_within_a_minute_and_a_few_at_a_calm_rate() {
-        let minute = Duration::from_secs(60);
-        let pace = |count| ReadingPace::of(count, minute);
-
-        assert!(pace(10_000).gap * 10_000 < minute);
-        assert_eq!(pace(10_000), ReadingPace { gap: Duration::from_micros(5_400), at_once: 371 });
-        assert_eq!(pace(100), ReadingPace { gap: Duration::from_micros(31_250), at_once: 64 });
-        assert_eq!(pace(0), pace(1));
-        assert_eq!(pace(1_000_000).at_once, MOST_AT_ONCE);
-    }
 }

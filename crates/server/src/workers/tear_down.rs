@@ -1,17 +1,15 @@
 //! The end of an attempt: power off, and the override and announcements removed.
 
-mod plan;
-
 use std::time::Duration;
 
 use futures::future::join;
 use provision::Event;
+use provision::tear_down::{TearDownAction, TearDownPlan};
 use store::{Claimed, WorkError};
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 use uuid::Uuid;
 
-use self::plan::{TearDownAction, TearDownPlan};
 use super::context::WorkerContext;
 use super::not_carried_out::NotCarriedOut;
 use super::power::plan::PowerPlan;
@@ -48,7 +46,9 @@ async fn switch_off(
         let changes = store.boot_changes(node).await?;
         let is_changed = !changes.is_empty();
         let change = power_change(context, &claimed.node);
-        let mut power = PowerPlan::tear_down(changes).within(change);
+        let mut power = PowerPlan::tear_down(changes)
+            .within(change)
+            .with_ca(context.ca_to_remove(&claimed.node).is_some());
         let tried = match carry_out(context, claimed, &mut power, None, TRY + change).await {
             Err(NotCarriedOut::Work(failed)) => return Err(failed),
             tried => tried.map(drop).map_err(|failed| failed.to_string()),

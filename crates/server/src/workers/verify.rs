@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use tracing::debug;
 
 use super::context::WorkerContext;
+use super::power::record_seen;
 use crate::bmcs::{BmcClient, BmcError, WORK_PATIENCE};
 
 /// Time limit of all BMC calls: a slow BMC must not hold the node longer.
@@ -25,10 +26,24 @@ pub(super) struct SeenMachine {
 
 /// Support of HTTP boot is checked at the boot: until then an operator may still change the boot interface.
 pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
-    match look_at(context, node, true).await {
+    let seen = async {
+        let seen = see_machine(context, node, true).await?;
+        remove_ca(context, node).await.map(|()| seen)
+    };
+    match timeout(PATIENCE, seen).await.map_err(|_| BmcError::Slow(PATIENCE)).flatten() {
         Ok(SeenMachine { power, modes }) => Event::Verified(power, modes.unwrap_or_default()),
         Err(failed) => Event::VerifyFailed(failed.to_string()),
     }
+}
+
+/// Removes the service's CA from the firmware, if the node says so.
+async fn remove_ca(context: &WorkerContext, node: &Node) -> Result<(), BmcError> {
+    let Some(authority) = context.ca_to_remove(node) else { return Ok(()) };
+    let bmc = BmcClient::of(&context.bmcs, node, &context.recorder, WORK_PATIENCE).await?;
+    let machine = bmc.machine().await?;
+    let removed = machine.remove_ca(&machine.look().await?, authority).await;
+    removed.into_iter().for_each(|seen| record_seen(context, node, seen));
+    Ok(())
 }
 
 /// The power state at the BMC; `with_modes` also the boot mode, which takes further requests.

@@ -38,6 +38,8 @@ struct Shared {
 struct Inside {
     emulator: Emulator,
     changes: Vec<String>,
+    /// Number of GETs of certificates.
+    looks_at_certificates: usize,
     booted_from: Option<String>,
     /// The request whose answer is to be held.
     hold: Option<String>,
@@ -66,7 +68,13 @@ impl Bmc {
         let mut emulator = Emulator::new(USERNAME, PASSWORD);
         emulator.add_system(SYSTEM, &[CARD.to_owned()], platform);
         emulator.set_faults(faults);
-        let inside = Inside { emulator, changes: Vec::new(), booted_from: None, hold: None };
+        let inside = Inside {
+            emulator,
+            changes: Vec::new(),
+            looks_at_certificates: 0,
+            booted_from: None,
+            hold: None,
+        };
         let shared = Arc::new(Shared {
             state: Mutex::new(inside),
             reached: Notify::new(),
@@ -95,6 +103,17 @@ impl Bmc {
     /// A resource as it is.
     pub(crate) fn resource(&self, path: &str) -> Value {
         self.shared.state.lock().unwrap().emulator.resource(path).unwrap_or_default()
+    }
+
+    /// Number of GETs of the certificates that the firmware trusts.
+    pub(crate) fn looks_at_certificates(&self) -> usize {
+        self.shared.state.lock().unwrap().looks_at_certificates
+    }
+
+    /// The certificates that the firmware trusts.
+    pub(crate) fn certificates(&self) -> Vec<String> {
+        let state = self.shared.state.lock().unwrap();
+        state.emulator.boot_certificates(SYSTEM).unwrap_or_default()
     }
 
     pub(crate) fn booted_from(&self) -> Option<String> {
@@ -153,6 +172,8 @@ impl Inside {
         }
         let request = describe(head, body);
         let held = self.hold.take_if(|hold| request.starts_with(hold.as_str())).is_some();
+        let is_look = head.method == Method::GET && is_of_certificates(head);
+        self.looks_at_certificates += usize::from(is_look);
         // A login changes no machine.
         if head.method != Method::GET && !head.uri.path().contains("/SessionService/") {
             self.changes.push(request);
@@ -166,6 +187,10 @@ impl Inside {
         }
         (http, held)
     }
+}
+
+fn is_of_certificates(head: &Parts) -> bool {
+    head.uri.path().contains("/Boot/Certificates")
 }
 
 /// `GET /redfish/v1/Systems/1`, `POST On`, `PATCH Once UEFI UefiHttp with a URL`, `POST InsertMedia with a URL`,
@@ -188,7 +213,9 @@ fn describe(head: &Parts, body: &Bytes) -> String {
     if let Some(enable) = body["SecureBootEnable"].as_bool() {
         return format!("{} SecureBoot {enable}", head.method);
     }
+    let certificate = is_of_certificates(head).then_some("a certificate");
     let words = [
+        certificate,
         head.uri.path().rsplit_once("/VirtualMedia.").map(|(_, action)| action),
         body["ResetType"].as_str(),
         boot["BootSourceOverrideEnabled"].as_str(),

@@ -52,6 +52,8 @@ enum PowerEnd {
     OffAndBootUndone {
         /// What the boot changed at the BMC beside the override.
         changes: Vec<BootChange>,
+        /// Whether the service's CA is removed from the firmware.
+        removes_ca: bool,
     },
     On {
         /// The boot target to set before the power-on, if any.
@@ -66,9 +68,15 @@ struct PlannedBoot {
     has_way: bool,
     /// The override, once the preparation is done.
     prepared: Option<HttpBootOverride>,
+    /// Whether the service's CA is enrolled in the firmware first.
+    enrols_ca: bool,
 }
 
 impl PlannedBoot {
+    const fn new() -> Self {
+        Self { has_way: false, prepared: None, enrols_ca: false }
+    }
+
     /// What is missing before the machine is touched.
     fn next_preparation(&self) -> Option<PlannedAction> {
         match (self.has_way, &self.prepared) {
@@ -94,12 +102,17 @@ pub(crate) enum PlannedAction {
     ChooseWay,
     /// Prepare the boot target, and pass the override to [`PowerPlan::prepared`].
     Prepare,
+    /// Enrol the service's CA in the firmware before this boot is set. The boot goes on if that is not possible: the firmware
+    /// may have it by hand.
+    EnrolCa(HttpBootOverride),
     /// Set the boot, in the way that was chosen.
     SetBoot(HttpBootOverride),
     /// Read the boot back, and fail if the BMC does not keep it.
     ReadBack(HttpBootOverride),
     /// Clear the boot override, and undo these changes.
     UndoBoot(Vec<BootChange>),
+    /// Remove the service's CA from the firmware, if that is possible.
+    RemoveCa,
     /// Switch the machine on.
     PowerOn,
     /// Poll until the machine is on, or this time has passed.
@@ -136,13 +149,13 @@ pub(crate) enum PowerPlanFailure {
 impl PowerPlan {
     /// A boot from power off.
     pub(crate) fn boot(phase: BootPhase) -> Self {
-        let boot = Some(PlannedBoot { has_way: false, prepared: None });
+        let boot = Some(PlannedBoot::new());
         Self::new(Some(SwitchOff::AtOnce), PowerEnd::On { boot }, phase)
     }
 
     /// An operator's request. If `sets_boot`, a boot is set before the power-on.
     pub(crate) fn power(target: PowerTarget, sets_boot: bool, phase: BootPhase) -> Self {
-        let boot = sets_boot.then_some(PlannedBoot { has_way: false, prepared: None });
+        let boot = sets_boot.then_some(PlannedBoot::new());
         let (off, end) = match target {
             PowerTarget::On => (None, PowerEnd::On { boot }),
             PowerTarget::Off => (Some(SwitchOff::AtOnce), PowerEnd::Off),
@@ -155,7 +168,7 @@ impl PowerPlan {
 
     /// The end of an attempt. No phase is recorded: it can be repeated at any time, and needs no database.
     pub(crate) fn tear_down(changes: Vec<BootChange>) -> Self {
-        let end = PowerEnd::OffAndBootUndone { changes };
+        let end = PowerEnd::OffAndBootUndone { changes, removes_ca: false };
         Self::new(Some(SwitchOff::AtOnce), end, BootPhase::Untouched)
     }
 
@@ -166,6 +179,17 @@ impl PowerPlan {
     /// The same plan with another time for a forced power change.
     pub(crate) fn within(self, change_takes: Duration) -> Self {
         Self { change_takes, ..self }
+    }
+
+    /// The same plan; if `is_wanted`, with the service's CA enrolled in the firmware before a boot is set, or removed
+    /// from it after one is undone.
+    pub(crate) fn with_ca(mut self, is_wanted: bool) -> Self {
+        match &mut self.end {
+            PowerEnd::OffAndBootUndone { removes_ca, .. } => *removes_ca = is_wanted,
+            PowerEnd::On { boot: Some(boot) } => boot.enrols_ca = is_wanted,
+            PowerEnd::Off | PowerEnd::On { boot: None } => {}
+        }
+        self
     }
 
     /// Sets the override of a prepared boot.
@@ -216,13 +240,15 @@ impl PowerPlan {
             }
             Some(PlannedAction::ShutDown) => Ok(PlannedAction::AwaitOff { patience: SHUT_DOWN }),
             Some(PlannedAction::AwaitOff { .. }) => self.awaited_off(shown),
+            Some(PlannedAction::EnrolCa(boot)) => Ok(PlannedAction::SetBoot(boot.clone())),
             Some(PlannedAction::SetBoot(boot)) => Ok(PlannedAction::ReadBack(boot.clone())),
             Some(PlannedAction::ReadBack(_)) => Ok(PlannedAction::Note(BootPhase::PoweringOn)),
             Some(PlannedAction::PowerOn) => {
                 Ok(PlannedAction::AwaitOn { patience: self.change_takes })
             }
             Some(PlannedAction::AwaitOn { .. }) => self.awaited_on(shown),
-            Some(PlannedAction::UndoBoot(_) | PlannedAction::Done) => Ok(PlannedAction::Done),
+            Some(PlannedAction::UndoBoot(_)) => Ok(self.when_undone()),
+            Some(PlannedAction::RemoveCa | PlannedAction::Done) => Ok(PlannedAction::Done),
         }
     }
 
@@ -305,10 +331,10 @@ impl PowerPlan {
 
     fn when_off(&self, shown: &SystemView) -> PlannedAction {
         match &self.end {
-            PowerEnd::OffAndBootUndone { changes } if shown.needs_undoing(changes) => {
+            PowerEnd::OffAndBootUndone { changes, .. } if shown.needs_undoing(changes) => {
                 PlannedAction::UndoBoot(changes.clone())
             }
-            PowerEnd::Off | PowerEnd::OffAndBootUndone { .. } => PlannedAction::Done,
+            PowerEnd::Off | PowerEnd::OffAndBootUndone { .. } => self.when_undone(),
             PowerEnd::On { boot: None } => PlannedAction::Note(BootPhase::PoweringOn),
             PowerEnd::On { boot: Some(boot) } => match (boot.next_preparation(), &boot.prepared) {
                 (Some(action), _) => action,
@@ -316,9 +342,21 @@ impl PowerPlan {
                 _ if self.phase < BootPhase::Overriding => {
                     PlannedAction::Note(BootPhase::Overriding)
                 }
+                (None, Some(prepared)) if boot.enrols_ca => {
+                    PlannedAction::EnrolCa(prepared.clone())
+                }
                 (None, Some(prepared)) => PlannedAction::SetBoot(prepared.clone()),
                 (None, None) => PlannedAction::Prepare,
             },
+        }
+    }
+
+    fn when_undone(&self) -> PlannedAction {
+        match self.end {
+            PowerEnd::OffAndBootUndone { removes_ca: true, .. } => PlannedAction::RemoveCa,
+            PowerEnd::OffAndBootUndone { .. } | PowerEnd::Off | PowerEnd::On { .. } => {
+                PlannedAction::Done
+            }
         }
     }
 
@@ -409,6 +447,8 @@ mod tests {
             Ok(PlannedAction::Prepare) => "prepare".to_owned(),
             Ok(PlannedAction::SetBoot(boot)) => format!("override {:?}", boot.enabled),
             Ok(PlannedAction::ChooseWay) => "choose the way".to_owned(),
+            Ok(PlannedAction::EnrolCa(_)) => "enrol the CA".to_owned(),
+            Ok(PlannedAction::RemoveCa) => "remove the CA".to_owned(),
             Ok(PlannedAction::ReadBack(_)) => "read back".to_owned(),
             Ok(PlannedAction::UndoBoot(_)) => "undo the boot".to_owned(),
             Ok(PlannedAction::PowerOn) => "power on".to_owned(),
@@ -466,6 +506,10 @@ mod tests {
         }
         row(&mut table, "tear down", &PowerPlan::tear_down(Vec::new()), None);
         row(&mut table, "tear down, override set", &PowerPlan::tear_down(Vec::new()), Some(&url()));
+        let without_ca = PowerPlan::tear_down(Vec::new()).with_ca(true);
+        row(&mut table, "tear down, without the CA", &without_ca, None);
+        let with_ca = prepared_boot(BootPhase::Overriding).with_ca(true);
+        row(&mut table, "prepared, with the CA", &with_ca, None);
 
         insta::assert_snapshot!(table, @r"
                                      On                   Off                  Changing
@@ -513,6 +557,8 @@ mod tests {
         soft rebooting: SeenOff(10)  done                 note PoweringOn      await on 90 s
         tear down                    power off            done                 power off
         tear down, override set      power off            undo the boot        power off
+        tear down, without the CA    power off            remove the CA        power off
+        prepared, with the CA        note PoweringOff     enrol the CA         note PoweringOff
         ");
     }
 
@@ -534,6 +580,7 @@ mod tests {
         after("await off", boot(off), await_off.clone(), None);
         let set = BootPhase::Overriding;
         after("note Overriding", boot(set), PlannedAction::Note(set), None);
+        after("enrol the CA", boot(set).with_ca(true), PlannedAction::EnrolCa(url()), None);
         after("override", boot(set), override_url.clone(), None);
         after("read back", boot(set), PlannedAction::ReadBack(url()), Some(&url()));
         let on = BootPhase::PoweringOn;
@@ -565,6 +612,7 @@ mod tests {
         power off                    await off 90 s       await off 90 s       await off 90 s
         await off                    fail: not off        note Overriding      fail: not off
         note Overriding              note PoweringOff     override Once        note PoweringOff
+        enrol the CA                 override Once        override Once        override Once
         override                     read back            read back            read back
         read back                    note PoweringOn      note PoweringOn      note PoweringOn
         note PoweringOn              power on             power on             power on
@@ -585,6 +633,22 @@ mod tests {
         tear down: await off         fail: not off        undo the boot        fail: not off
         tear down: undo the boot     done                 done                 done
         ");
+    }
+
+    #[test]
+    fn the_ca_is_enrolled_between_the_power_off_and_the_boot_and_removed_at_the_end() {
+        let mut machine = PowerModel::new(true);
+        let mut plan = PowerPlan::boot(BootPhase::Untouched).with_ca(true);
+        plan.prepared(url());
+        let (course, _) = machine.live(plan, &mut std::iter::empty());
+
+        let course: Vec<_> = course.into_iter().map(|action| words(&Ok(action))).collect();
+        let expected = ["await off 90 s", "note Overriding", "enrol the CA", "override Once"];
+        assert!(course.windows(4).any(|part| part == expected), "{course:?}");
+        let end = PowerPlan::tear_down(Vec::new()).with_ca(true);
+        let (course, _) = machine.live(end, &mut std::iter::empty());
+        let course: Vec<_> = course.into_iter().map(|action| words(&Ok(action))).collect();
+        assert!(course.ends_with(&["undo the boot".to_owned(), "remove the CA".to_owned()]));
     }
 
     #[test]
@@ -678,6 +742,8 @@ mod tests {
         /// Whether the power state is unknown until then.
         hides_power: bool,
         forgets_override: bool,
+        /// Whether the firmware has the CA.
+        has_ca: bool,
         phase: BootPhase,
         /// Whether a power-on was recorded.
         may_be_switched_on: bool,
@@ -692,6 +758,7 @@ mod tests {
                 slow: 0,
                 hides_power: false,
                 forgets_override: false,
+                has_ca: false,
                 phase: BootPhase::Untouched,
                 may_be_switched_on: false,
             }
@@ -735,6 +802,8 @@ mod tests {
                 PlannedAction::SetBoot(_) if self.forgets_override => {}
                 PlannedAction::SetBoot(boot) => self.boot = Some(boot.clone()),
                 PlannedAction::UndoBoot(_) => self.boot = None,
+                PlannedAction::EnrolCa(_) => self.has_ca = true,
+                PlannedAction::RemoveCa => self.has_ca = false,
                 PlannedAction::AwaitOff { patience } => {
                     return self.await_power(SystemPower::Off, *patience);
                 }
@@ -800,13 +869,17 @@ mod tests {
                     assert!(!self.may_be_switched_on, "it was switched on for this work");
                     assert_eq!(self.phase, BootPhase::PoweringOff);
                 }
-                PlannedAction::SetBoot(_) => assert!(self.phase >= BootPhase::Overriding),
+                PlannedAction::EnrolCa(_) | PlannedAction::SetBoot(_) => {
+                    assert!(self.phase >= BootPhase::Overriding);
+                }
                 PlannedAction::PowerOn => {
                     assert_eq!(self.phase, BootPhase::PoweringOn);
                     assert_ne!(shown.power(), SystemPower::On);
                     if let PowerEnd::On { boot: Some(boot) } = &plan.end {
+                        let enrols = boot.enrols_ca;
                         let boot = boot.prepared.as_ref().expect("it was made ready");
                         assert_eq!(self.boot.as_ref(), Some(boot));
+                        assert!(self.has_ca || !enrols, "the firmware has no CA");
                     }
                     let comes_on = self.reset.is_some_and(|(power, _)| power == SystemPower::On);
                     assert!(!comes_on || self.slow > RESET_SHOWS, "one reset is enough");
@@ -822,6 +895,7 @@ mod tests {
                 | PlannedAction::ShutDown
                 | PlannedAction::AwaitOff { .. }
                 | PlannedAction::ChooseWay
+                | PlannedAction::RemoveCa
                 | PlannedAction::ReadBack(_)
                 | PlannedAction::UndoBoot(_)
                 | PlannedAction::AwaitOn { .. }
@@ -879,6 +953,7 @@ mod tests {
         ];
         let flags = (any::<bool>(), any::<bool>(), any::<bool>(), prop::bool::weighted(0.1));
         (slow, flags).prop_map(|(slow, (on, is_reset, hides_power, forgets_override))| {
+            let has_ca = is_reset;
             let (phase, reset) = if is_reset {
                 (BootPhase::PoweringOn, Some((SystemPower::On, slow)))
             } else {
@@ -891,6 +966,7 @@ mod tests {
                 slow,
                 hides_power,
                 forgets_override,
+                has_ca,
                 ..PowerModel::new(on && !is_reset)
             }
         })
@@ -901,11 +977,11 @@ mod tests {
 
         #[test]
         fn whatever_crashes_a_machine_that_was_switched_on_stays_on_and_the_plan_ends(
-            work in power_work(), mut machine in power_model(), fates in fates(),
+            work in power_work(), mut machine in power_model(), fates in fates(), ca in any::<bool>(),
         ) {
             let mut fates = fates.into_iter();
             let end = loop {
-                let plan = work.plan(machine.phase);
+                let plan = work.plan(machine.phase).with_ca(ca);
                 // Each action is checked there.
                 let (_, end) = machine.live(plan, &mut fates);
                 if end != PlanEnd::Died {
@@ -917,7 +993,8 @@ mod tests {
                     let ends_on = work.plan(machine.phase).ends_on();
                     prop_assert_eq!(machine.on, ends_on);
                     let is_overridden = machine.boot.is_some();
-                    prop_assert!(!(matches!(work, PowerWork::TearDown) && is_overridden));
+                    let is_left = is_overridden || ca && machine.has_ca;
+                    prop_assert!(!(matches!(work, PowerWork::TearDown) && is_left));
                 }
                 PlanEnd::NotKept => prop_assert!(machine.forgets_override),
                 PlanEnd::Failed(PowerPlanFailure::PowerUnknown) => {

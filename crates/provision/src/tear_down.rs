@@ -1,9 +1,10 @@
-//! Tries of ending an attempt. Pure.
+//! Tries of ending an attempt.
 
 use std::time::Duration;
 
-use provision::Event;
 use uuid::Uuid;
+
+use crate::event::Event;
 
 /// Number of tries. A machine that stays on may boot into an unwanted system.
 const TRIES: u32 = 3;
@@ -11,7 +12,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
 /// The tries to end an attempt.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct TearDownPlan {
+pub struct TearDownPlan {
     attempt: Uuid,
     /// Number of failed tries.
     failed: u32,
@@ -19,8 +20,10 @@ pub(crate) struct TearDownPlan {
 
 /// The action after a try.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum TearDownAction {
+pub enum TearDownAction {
+    /// Another try.
     TryAgain {
+        /// The wait before it.
         after: Duration,
     },
     /// None: the result.
@@ -28,12 +31,14 @@ pub(crate) enum TearDownAction {
 }
 
 impl TearDownPlan {
-    pub(crate) fn new(attempt: Uuid) -> Self {
+    /// Before the first try to end `attempt`.
+    #[must_use]
+    pub fn new(attempt: Uuid) -> Self {
         Self { attempt, failed: 0 }
     }
 
     /// The action after a try with this result.
-    pub(crate) fn next(&mut self, tried: Result<(), String>) -> TearDownAction {
+    pub fn next(&mut self, tried: Result<(), String>) -> TearDownAction {
         let attempt = self.attempt;
         let Err(reason) = tried else {
             return TearDownAction::Done(Event::TornDown { attempt });
