@@ -198,6 +198,9 @@ pub struct FirmwareConfig {
     /// EDK2 before mid-2025 needs some seconds if IPv6 comes first: it sends its first request before its link-local
     /// address is ready, and gives up at once.
     pub logo_secs: u16,
+    /// Secure Boot with this certificate (PEM) as platform key, key-exchange key and in `db`, enrolled in the copy of
+    /// `variables`. Needs a build of `code` with Secure Boot, for x64.
+    pub secure_boot_certificate: Option<PathBuf>,
 }
 
 /// An IP version.
@@ -237,6 +240,7 @@ impl Default for FirmwareConfig {
             pxe: false,
             ip: vec![Ip::Ipv4],
             logo_secs: 0,
+            secure_boot_certificate: None,
         }
     }
 }

@@ -32,6 +32,11 @@ pub(crate) fn prepare(
         let template = &setup.machine.firmware.variables;
         make(template, &path)
             .with_context(|| format!("copying {} to {}", template.display(), path.display()))?;
+        if let Some(certificate) = &setup.machine.firmware.secure_boot_certificate {
+            let der = CertificateDer::from_pem_file(certificate);
+            let der = der.with_context(|| format!("the certificate {}", certificate.display()))?;
+            edit(&path, |store| store.enroll_secure_boot(&der))?;
+        }
     }
     edit(&path, |store| {
         store.forget_boot_once();

@@ -188,14 +188,14 @@ fn arguments(
     let mut arguments = QemuArguments::default();
     let architecture = machine.architecture;
     arguments.add(setup.acceleration.arguments(architecture));
-    arguments.add([
-        "-machine",
-        architecture.board(),
-        "-nodefaults",
-        "-display",
-        "none",
-        "-no-user-config",
-    ]);
+    let mut board = architecture.board().to_owned();
+    if machine.firmware.secure_boot_certificate.is_some() {
+        // The firmware alone, in system management mode, may write the variables with the keys.
+        board.push_str(",smm=on");
+        arguments.add(["-global", "driver=cfi.pflash01,property=secure,value=on"]);
+        arguments.add(["-global", "ICH9-LPC.disable_s3=1"]);
+    }
+    arguments.add(["-machine", &board, "-nodefaults", "-display", "none", "-no-user-config"]);
     arguments.add(["-name", &machine.id, "-m", &format!("{}M", machine.memory_mib)]);
     // Variables are read only at the start, so a reset must end QEMU, which is then started again.
     arguments.add(["-no-reboot"]);

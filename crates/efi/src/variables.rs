@@ -29,6 +29,10 @@ const OUR_DESCRIPTION: &str = "Ferroboot: boot once over HTTP";
 const TLS_CA: Uuid = uuid!("fd2340d0-3dab-4349-a6c7-3b4f12b48eae");
 /// `EFI_CERT_X509_GUID` (UEFI §32.4.1).
 const CERT_X509: Uuid = uuid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
+/// `EFI_IMAGE_SECURITY_DATABASE_GUID`: the vendor of `db`.
+const IMAGE_SECURITY_DATABASE: Uuid = uuid!("d719b2cb-3d3a-4596-a3bc-dad00e67656f");
+/// [`NON_VOLATILE_BOOT_RUNTIME`] and `EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS`: required for keys.
+const AUTHENTICATED_BOOT_RUNTIME: u32 = 0x27;
 /// The owner of this project's entries in signature lists.
 const SIGNATURE_OWNER: Uuid = uuid!("fe440b00-7c1d-4e0f-9b2a-6d1f3c5e7a90");
 
@@ -71,6 +75,20 @@ impl VariableStore {
             return Ok(());
         }
         self.set(NAME, TLS_CA, NON_VOLATILE_BOOT_RUNTIME, &lists)
+    }
+
+    /// Enrols a certificate (DER) as platform key, as key-exchange key and in `db`, in place of all former ones: at its next
+    /// start, firmware with Secure Boot leaves the setup mode and starts only what the certificate's key has signed.
+    ///
+    /// # Errors
+    /// [`SetVariableError`] if a variable or the store has no room.
+    pub fn enroll_secure_boot(&mut self, certificate: &[u8]) -> Result<(), SetVariableError> {
+        let list = signature_lists(&[certificate.to_vec()]);
+        // The platform key comes last: with it the firmware is in user mode (UEFI §32.3).
+        for (name, vendor) in [("db", IMAGE_SECURITY_DATABASE), ("KEK", GLOBAL), ("PK", GLOBAL)] {
+            self.write(name, vendor, AUTHENTICATED_BOOT_RUNTIME, &list)?;
+        }
+        Ok(())
     }
 
     /// The number in `BootNext`; absent after the firmware has used it.
@@ -247,6 +265,21 @@ mod tests {
     use super::*;
 
     const URL: &str = "http://10.0.0.1:8080/boot/x/boot.iso";
+
+    #[test]
+    fn keys_are_enrolled_once_and_then_need_a_signature() {
+        let mut store = VariableStore::empty();
+        store.enroll_secure_boot(b"old").unwrap();
+
+        store.enroll_secure_boot(b"a certificate").unwrap();
+
+        let names: Vec<_> = store.list().into_iter().map(|variable| variable.name).collect();
+        assert_eq!(names, ["db", "KEK", "PK"]);
+        let db = store.get("db", IMAGE_SECURITY_DATABASE).unwrap();
+        assert_eq!((db.attributes, &db.data[44..]), (0x27, &b"a certificate"[..]));
+        let refused = store.set("PK", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, b"");
+        assert_eq!(refused, Err(SetVariableError::Authenticated("PK".into())));
+    }
 
     #[test]
     fn the_next_boot_is_from_the_url_and_the_order_stays() {

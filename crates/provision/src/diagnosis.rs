@@ -582,7 +582,7 @@ impl BootEvidence<'_> {
         } else {
             (
                 format!("the ramdisk was fetched but the agent never called ({seconds} s)"),
-                "the kernel did not start, or has no driver for this network card: \
+                "Secure Boot refused the image, or the kernel did not start, or has no driver for this network card: \
                  look at the machine's console"
                     .to_owned(),
             )

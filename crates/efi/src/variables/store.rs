@@ -233,6 +233,17 @@ impl VariableStore {
         if (attributes | old) & AUTHENTICATED_WRITE != 0 {
             return Err(SetVariableError::Authenticated(name.to_owned()));
         }
+        self.write(name, vendor, attributes, data)
+    }
+
+    /// Writes a variable of any attributes, as the firmware does after it has checked a signature.
+    pub(super) fn write(
+        &mut self,
+        name: &str,
+        vendor: Uuid,
+        attributes: u32,
+        data: &[u8],
+    ) -> Result<(), SetVariableError> {
         let record = encode(name, vendor, attributes, data);
         if record.len() > MAX_RECORD_LEN {
             return Err(SetVariableError::Long(record.len()));

@@ -40,6 +40,16 @@ impl OvmfBuild {
     }
 }
 
+/// The installed build with Secure Boot, which trusts one certificate (PEM).
+#[must_use]
+pub fn with_secure_boot(certificate: &Path) -> FirmwareConfig {
+    FirmwareConfig {
+        code: Path::new("/").join(IMAGES).join("OVMF_CODE_4M.secboot.fd"),
+        secure_boot_certificate: Some(certificate.to_owned()),
+        ..FirmwareConfig::default()
+    }
+}
+
 impl fmt::Display for OvmfBuild {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -18,6 +18,7 @@ mod neighbours;
 mod platforms;
 mod providers;
 mod proxy;
+mod secure_boot;
 mod story;
 mod sushy_tools;
 mod upstream;
