@@ -9,7 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use hardware::CpuArch;
 use netboot::providers::announcement::Announcement;
 use netboot::providers::{kea, neutron};
-use netboot::urls::{IpFamily, UrlSettings, Urls};
+use netboot::urls::{IpFamily, UrlPort, UrlSettings, Urls};
 use provision::{Node, Port};
 use serde_json::{Value, json};
 use server::providers::neutron::keystone;
@@ -22,8 +22,8 @@ static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
         boot: url("http://10.0.0.1:8080"),
         boot6: url("http://[fd00::1]:8080"),
         agent: None,
-        boot_port: 8080,
-        agent_port: 6386,
+        boot_port: UrlPort::http(8080),
+        agent_port: UrlPort::http(6386),
     };
     let urls = Urls::new(settings, None);
     let boot = |(number, boot_interface): (u8, &str)| {
