@@ -16,7 +16,7 @@ use redfish::channel::{BmcChannel, ChannelFailure, RedfishAnswer, RedfishRequest
 use redfish::facts::BmcFacts;
 use redfish::machine::RedfishSystem;
 use redfish::messages::words_of;
-use redfish::ways::{BootNeed, HttpBootOverride, MediaUse};
+use redfish::ways::{BootNeed, HttpBootOverride, HttpSupport, MediaUse};
 use url::Url;
 
 /// Requests of all conversations together, before the BMC falls silent.
@@ -70,7 +70,8 @@ async fn converse(bmc: &FuzzedBmc<'_>) {
     for (by_url, media) in
         [(true, MediaUse::AsFallback), (true, MediaUse::Only), (false, MediaUse::Never)]
     {
-        let need = BootNeed { by_url, macs: &macs, allows_pxe: by_url, media, advises: true };
+        let advice = Some(HttpSupport { ipv6: false, plain: true });
+        let need = BootNeed { by_url, macs: &macs, allows_pxe: by_url, media, advice };
         let way = match machine.choose_way(&view, &need).await {
             Ok(way) => way,
             Err(cannot) => {
