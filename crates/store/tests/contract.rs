@@ -797,6 +797,7 @@ async fn nodes_of_the_version_before_are_followed(database: Database) {
         "DROP TABLE daemons",
         "DROP TABLE database_key",
         "DROP TABLE boot_changes",
+        "DROP TABLE authority",
         "DELETE FROM _sqlx_migrations WHERE version >= 2",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
@@ -1663,7 +1664,11 @@ async fn changes_that_only_the_trace_of_the_version_before_has_are_kept(database
     store.close().await;
     sqlx::any::install_default_drivers();
     let pool = AnyPool::connect(&database.url()).await.unwrap();
-    for undo in ["DROP TABLE boot_changes", "DELETE FROM _sqlx_migrations WHERE version >= 6"] {
+    for undo in [
+        "DROP TABLE boot_changes",
+        "DROP TABLE authority",
+        "DELETE FROM _sqlx_migrations WHERE version >= 6",
+    ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
     }
     pool.close().await;
@@ -2131,6 +2136,7 @@ async fn version_without_pools(database: &Database) -> AnyPool {
         "ALTER TABLE daemons DROP COLUMN pools",
         "ALTER TABLE daemons DROP COLUMN leases_until",
         "DROP TABLE boot_changes",
+        "DROP TABLE authority",
         "DELETE FROM _sqlx_migrations WHERE version >= 5",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
