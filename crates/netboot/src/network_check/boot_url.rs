@@ -92,8 +92,8 @@ pub enum UnusableUrl {
     /// The boot listener is on another address.
     #[error(
         "machines get the URL {url}, but the boot listener is on {listen} alone, not on {address}: set listen in \
-         [boot] to [::]:{}",
-        listen.address.port()
+         [boot] to {}://[::]:{}",
+        listen.scheme.name(), listen.address.port()
     )]
     ListensElsewhere {
         /// The URL.
@@ -411,7 +411,10 @@ mod tests {
         };
 
         let elsewhere = said("127.0.0.9:8080").unwrap_err();
-        assert!(elsewhere.contains("is on 127.0.0.9:8080 alone, not on 127.0.0.1"), "{elsewhere}");
+        assert!(
+            elsewhere.contains("is on http://127.0.0.9:8080 alone, not on 127.0.0.1"),
+            "{elsewhere}"
+        );
         assert_eq!(said("127.0.0.1:8080"), Ok(()));
         assert_eq!(said("127.0.0.9:80"), Ok(()), "a proxy has the URL's port");
     }
