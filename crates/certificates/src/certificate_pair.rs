@@ -1,6 +1,8 @@
 //! Certificates with their keys.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
@@ -27,14 +29,22 @@ impl CertificatePair {
     /// Reads a certificate with its chain, and its key.
     ///
     /// # Errors
-    /// The file that cannot be used; or key and certificate do not belong together.
+    /// The file that cannot be used, among others a key that all users may read; or key and certificate do not belong
+    /// together.
     pub fn read(certificate: &Path, key: &Path) -> Result<Self> {
         let of_certificate = || format!("the certificate {}", certificate.display());
         let of_key = || format!("the key {}", key.display());
-        let text = std::fs::read(certificate).with_context(of_certificate)?;
+        let text = fs::read(certificate).with_context(of_certificate)?;
         let chain = X509::stack_from_pem(&text).with_context(of_certificate)?;
         let first = chain.first().with_context(of_certificate).context("no certificate in PEM")?;
-        let text = std::fs::read(key).with_context(of_key)?;
+        let mode = fs::metadata(key).with_context(of_key)?.permissions().mode() & 0o7777;
+        ensure!(
+            mode & 0o007 == 0,
+            "{} is open to all users (mode {mode:04o}): chmod o= {}",
+            of_key(),
+            key.display()
+        );
+        let text = fs::read(key).with_context(of_key)?;
         let key = PKey::private_key_from_pem(&text).with_context(of_key)?;
         ensure!(
             first.public_key().is_ok_and(|public| public.public_eq(&key)),

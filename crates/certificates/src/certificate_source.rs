@@ -12,13 +12,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tracing::{info, warn};
 
+use crate::address_cache::MOST_ADDRESSES;
 use crate::authority::{CertificateAuthority, SERVER_DAYS, ServerKeys};
 use crate::certificate_pair::{CertificatePair, ServerCertificates};
 
 /// Issued certificates are replaced after this time.
 const RENEWED_AFTER: Duration = Duration::from_secs(SERVER_DAYS as u64 / 2 * 86_400);
-/// Number limit of addresses with certificates of their own.
-const MOST_ADDRESSES: usize = 256;
 /// Interval of checks of the operator's files.
 const FILES_CHECKED_EVERY: Duration = Duration::from_secs(5);
 

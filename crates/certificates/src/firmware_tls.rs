@@ -1,11 +1,9 @@
 //! TLS for firmware, by OpenSSL: much firmware has no elliptic curves, and some has RSA key exchange alone, which rustls
 //! does not have.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use futures::FutureExt as _;
@@ -20,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
 use transport::http_server::{EncryptedStream, HandshakeFailure, ListenerTls, TlsAlert};
 
+use crate::address_cache::AddressCache;
 use crate::certificate_pair::ServerCertificates;
 use crate::certificate_source::CertificateSource;
 
@@ -54,7 +53,7 @@ pub enum FirmwareCiphers {
 pub struct FirmwareTls {
     source: CertificateSource,
     ciphers: FirmwareCiphers,
-    contexts: Mutex<HashMap<IpAddr, (Arc<ServerCertificates>, SslContext)>>,
+    contexts: AddressCache<SslContext>,
 }
 
 impl fmt::Debug for FirmwareTls {
@@ -67,19 +66,13 @@ impl FirmwareTls {
     /// TLS with certificates from `source`.
     #[must_use]
     pub fn new(source: CertificateSource, ciphers: FirmwareCiphers) -> Self {
-        Self { source, ciphers, contexts: Mutex::default() }
+        Self { source, ciphers, contexts: AddressCache::default() }
     }
 
     fn context(&self, near: IpAddr) -> Result<SslContext> {
         let certificates = self.source.certificates(near)?;
-        let mut contexts = self.contexts.lock().unwrap_or_else(PoisonError::into_inner);
-        match contexts.get(&near) {
-            Some((of, context)) if Arc::ptr_eq(of, &certificates) => return Ok(context.clone()),
-            Some(_) | None => {}
-        }
-        let context = context(&certificates, self.ciphers)?;
-        contexts.insert(near, (certificates, context.clone()));
-        Ok(context)
+        self.contexts
+            .get(near, certificates, |certificates| Ok(context(certificates, self.ciphers)?))
     }
 
     async fn handshake(

@@ -2,6 +2,7 @@
 //!
 //! OpenSSL serves firmware, rustls everybody else.
 
+mod address_cache;
 mod authority;
 mod certificate_pair;
 mod certificate_source;

@@ -1,10 +1,9 @@
 //! TLS for clients of the API and for agents, by rustls.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use futures::FutureExt as _;
@@ -18,13 +17,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use transport::http_server::{EncryptedStream, HandshakeFailure, ListenerTls, TlsAlert};
 
+use crate::address_cache::AddressCache;
 use crate::certificate_pair::{CertificatePair, ServerCertificates};
 use crate::certificate_source::CertificateSource;
 
 /// TLS 1.2 and 1.3 with forward secrecy.
 pub struct OperatorTls {
     source: CertificateSource,
-    configs: Mutex<HashMap<IpAddr, (Arc<ServerCertificates>, TlsAcceptor)>>,
+    acceptors: AddressCache<TlsAcceptor>,
 }
 
 impl fmt::Debug for OperatorTls {
@@ -37,19 +37,14 @@ impl OperatorTls {
     /// TLS with certificates from `source`.
     #[must_use]
     pub fn new(source: CertificateSource) -> Self {
-        Self { source, configs: Mutex::default() }
+        Self { source, acceptors: AddressCache::default() }
     }
 
     fn acceptor(&self, near: IpAddr) -> Result<TlsAcceptor> {
         let certificates = self.source.certificates(near)?;
-        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
-        match configs.get(&near) {
-            Some((of, acceptor)) if Arc::ptr_eq(of, &certificates) => return Ok(acceptor.clone()),
-            Some(_) | None => {}
-        }
-        let acceptor = TlsAcceptor::from(Arc::new(config(&certificates)?));
-        configs.insert(near, (certificates, acceptor.clone()));
-        Ok(acceptor)
+        self.acceptors.get(near, certificates, |certificates| {
+            Ok(TlsAcceptor::from(Arc::new(config(certificates)?)))
+        })
     }
 }
 

@@ -1,8 +1,9 @@
 //! Handshakes over real sockets, with OpenSSL as the client: it can be as old as any firmware.
 #![expect(clippy::unwrap_used, reason = "clippy sees tests only where they are marked as such")]
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, LazyLock};
@@ -257,6 +258,8 @@ fn write_files(folder: &Path, authority: &AuthorityPem, name: &str) -> OperatorF
     certificate.sign(&issuer_key, openssl::hash::MessageDigest::sha256()).unwrap();
     fs::write(&files.certificate, certificate.build().to_pem().unwrap()).unwrap();
     fs::write(&files.key, key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+    // Like the folder of Debian's ssl-cert.
+    fs::set_permissions(&files.key, Permissions::from_mode(0o640)).unwrap();
     files
 }
 
@@ -282,6 +285,10 @@ fn files_that_do_not_belong_together_are_named() {
 
     let said = format!("{:#}", CertificateSource::of_files(files.clone()).unwrap_err());
     assert!(said.contains("server.key does not belong to"), "{said}");
+
+    fs::set_permissions(&files.key, Permissions::from_mode(0o644)).unwrap();
+    let said = format!("{:#}", CertificateSource::of_files(files.clone()).unwrap_err());
+    assert!(said.contains("is open to all users (mode 0644)"), "{said}");
 
     fs::remove_file(&files.certificate).unwrap();
     let said = format!("{:#}", CertificateSource::of_files(files).unwrap_err());
