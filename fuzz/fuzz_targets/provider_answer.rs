@@ -12,7 +12,7 @@ use netboot::providers::{kea, neutron};
 use netboot::urls::{IpFamily, UrlPort, UrlSettings, Urls};
 use provision::{Node, Port};
 use serde_json::{Value, json};
-use server::providers::neutron::keystone;
+use providers::neutron::keystone;
 use uuid::Uuid;
 
 /// A boot by each boot interface with DHCP.

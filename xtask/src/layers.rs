@@ -33,6 +33,10 @@ const OURS: Layers = Layers {
         ("bmcs", &["hardware", "redfish", "transport"]),
         ("artifacts", &["hardware", "provision", "efi", "netboot", "nodes", "transport"]),
         (
+            "providers",
+            &["hardware", "provision", "netboot", "store", "nodes", "artifacts", "transport"],
+        ),
+        (
             "server",
             &[
                 "hardware",
@@ -48,6 +52,7 @@ const OURS: Layers = Layers {
                 "certificates",
                 "bmcs",
                 "artifacts",
+                "providers",
             ],
         ),
         ("bmc", &["hardware", "redfish", "efi", "transport"]),
@@ -68,6 +73,7 @@ const OURS: Layers = Layers {
                 "certificates",
                 "bmcs",
                 "artifacts",
+                "providers",
                 "server",
                 "bmc",
                 "agent",

@@ -5,9 +5,10 @@ use std::io::{Write as _, stdout};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, Subcommand};
 use hardware::Mac;
+use providers::settings::DhcpProvider;
 use provision::text::printable;
 use server::check::{self, Found};
-use server::config::{Config, DhcpProvider};
+use server::config::Config;
 
 use crate::serve::ServeSettings;
 use crate::service::runtime;

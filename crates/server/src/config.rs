@@ -11,7 +11,6 @@ mod images;
 mod limits;
 mod power;
 mod procedures;
-mod provider;
 mod tls;
 
 use std::net::IpAddr;
@@ -37,7 +36,6 @@ pub use self::images::ImageConfig;
 pub use self::limits::LimitConfig;
 pub use self::power::PowerConfig;
 pub use self::procedures::{CleanConfig, DeployConfig};
-pub use self::provider::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
 pub use self::tls::ListenerTlsConfig;
 
 /// All settings, in the form of the TOML file. An empty file is valid.

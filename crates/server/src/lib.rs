@@ -11,7 +11,6 @@ pub mod dhcp;
 pub mod error;
 pub mod means;
 pub mod metrics;
-pub mod providers;
 mod serve;
 mod signals;
 mod state_dir;

@@ -5,12 +5,13 @@ use artifacts::BootSets;
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
 use netboot::urls::{UrlScheme, Urls};
+use providers::settings::DhcpProvider;
 use provision::artifact::HttpLoader;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 use url::Url;
 
-use crate::config::{Config, DhcpProvider};
+use crate::config::Config;
 
 /// Boot sets, URLs and DHCP of this host.
 #[derive(Clone, Debug)]

@@ -15,11 +15,11 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use providers::metrics::ProviderMetrics;
 use store::{FailureCounts, Health};
 use transport::http_server::metrics::HttpMetrics;
 
 use crate::dhcp::metrics::DhcpMetrics;
-use crate::providers::metrics::ProviderMetrics;
 
 /// The content type of OpenMetrics' text format.
 const TEXT: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

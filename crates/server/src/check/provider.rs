@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use futures::future::ready;
+use providers::dnsmasq::Dnsmasq;
+use providers::kea::Kea;
+use providers::neutron::Neutron;
+use providers::settings::DhcpProvider;
 use tokio::time::timeout;
 
 use super::found::Found;
-use crate::config::{DhcpConfig, DhcpProvider};
-use crate::providers::dnsmasq::Dnsmasq;
-use crate::providers::kea::Kea;
-use crate::providers::neutron::Neutron;
+use crate::config::DhcpConfig;
 
 /// Time limit of the service's answer, shorter than during boots.
 const PATIENCE: Duration = Duration::from_secs(5);

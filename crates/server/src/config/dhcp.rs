@@ -3,9 +3,9 @@
 use anyhow::{Result, ensure};
 use dhcp::limits::{Rate, Rates};
 use netboot::network_settings::NetworkSettings;
+use providers::BootAnswerService;
+use providers::settings::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
 use serde::Deserialize;
-
-use super::provider::{DhcpProvider, DnsmasqConfig, KeaConfig, NeutronConfig};
 
 /// `[dhcp]`
 #[derive(Clone, Debug, Deserialize)]
@@ -53,6 +53,19 @@ impl DhcpConfig {
             DhcpProvider::Dnsmasq => self.dnsmasq.check(),
             DhcpProvider::Kea => self.kea.check(),
             DhcpProvider::Neutron => self.neutron.check(),
+        }
+    }
+
+    /// The service that sends boot answers.
+    pub(crate) fn boot_answer_service(&self) -> BootAnswerService<'_> {
+        match self.provider {
+            DhcpProvider::Embedded => {
+                BootAnswerService::NotTold { answers: !self.networks.is_empty() }
+            }
+            DhcpProvider::None => BootAnswerService::NotTold { answers: true },
+            DhcpProvider::Dnsmasq => BootAnswerService::Dnsmasq(&self.dnsmasq),
+            DhcpProvider::Kea => BootAnswerService::Kea(&self.kea),
+            DhcpProvider::Neutron => BootAnswerService::Neutron(&self.neutron),
         }
     }
 }
@@ -108,6 +121,7 @@ impl DhcpLimits {
 #[cfg(test)]
 mod tests {
     use netboot::network_settings::NetworkSettings;
+    use providers::settings::DhcpProvider;
 
     use crate::config::Config;
     use crate::config::tests::refusal;
@@ -138,5 +152,18 @@ mod tests {
         let twice = network("10.0.0.1-10.0.0.2") + &network("10.0.0.3-10.0.0.4");
         assert!(refusal(&twice).contains("the interface a is in two DHCP networks"));
         assert!(refusal("[dhcp]\nlease_secs = 1").contains("at least 60"));
+    }
+
+    #[test]
+    fn a_provider_that_lacks_a_setting_is_refused_in_words() {
+        let provider = |settings: &str| refusal(&format!("[dhcp]\nprovider = {settings}"));
+
+        assert!(provider("\"isc\"").contains("isc"));
+        assert!(provider("\"kea\"").contains("socket4"));
+        assert!(provider("\"neutron\"").contains("url or auth_url"));
+        let half = "\"neutron\"\n[dhcp.neutron]\nauth_url = \"http://keystone:5000\"";
+        assert!(provider(half).contains("password_file"));
+        let config: Config = "[dhcp]\nprovider = \"dnsmasq\"".parse().unwrap();
+        assert_eq!(config.dhcp.provider, DhcpProvider::Dnsmasq);
     }
 }

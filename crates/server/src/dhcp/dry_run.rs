@@ -11,6 +11,7 @@ use netboot::network_plan::NetworkResponders;
 use netboot::network_settings::NetworkSettings;
 use netboot::node_view::NodeView as _;
 use nodes::{NodeIndex, Nodes};
+use providers::settings::DhcpProvider;
 use store::{Clock, Store, StoreError};
 use tokio::sync::watch;
 
@@ -20,7 +21,7 @@ use super::ipv6_link::Ipv6Link;
 use super::journal::look;
 use super::listener::{now, now_secs};
 use super::own_addresses::own4;
-use crate::config::{Config, DhcpProvider};
+use crate::config::Config;
 use crate::daemons;
 
 /// The responders of all networks, with copies of their leases, and the nodes.

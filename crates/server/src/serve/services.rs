@@ -10,6 +10,7 @@ use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use netboot::boot_answer::TFTP_FILE;
 use netboot::urls::{UrlScheme, Urls};
 use nodes::{Backlog, NodeIndex, Nodes, Recorder};
+use providers::Providers;
 use redfish::boot_certificates::AuthorityCertificate;
 
 use super::base::DaemonBase;
@@ -21,7 +22,6 @@ use crate::dhcp::tftp::{self, Tftp};
 use crate::dhcp::{self, BootSources, BootingStrangers, IndexView, Observers};
 use crate::means::BootMeans;
 use crate::metrics::DaemonMetrics;
-use crate::providers::Providers;
 use crate::workers::WorkerContext;
 
 /// The services, opened and not yet running.
@@ -65,7 +65,7 @@ impl Services {
         let boot_sets = BootSets::look(&config.boot.boot_sets_in(state_dir));
         let metrics = DaemonMetrics::new(base.store.health().clone());
         let providers = Providers::open(
-            config,
+            config.dhcp.boot_answer_service(),
             urls.clone(),
             boot_sets.clone(),
             recorder.clone(),

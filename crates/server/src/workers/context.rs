@@ -6,6 +6,7 @@ use std::time::Duration;
 use artifacts::Artifacts;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
+use providers::Providers;
 use provision::artifact::HttpLoader;
 use provision::boot_ca::BootCa;
 use provision::{Attempt, Node, Policy};
@@ -15,7 +16,6 @@ use uuid::Uuid;
 
 use crate::bmcs::DaemonBmcs;
 use crate::dhcp::BootingStrangers;
-use crate::providers::Providers;
 
 /// The context of all workers; clones share it.
 #[derive(Clone, Debug)]

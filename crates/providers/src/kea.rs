@@ -21,8 +21,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::provider::{But, Provider};
-use crate::config;
+use crate::provider::{But, Provider};
+use crate::settings::KeaConfig;
 
 const PATIENCE: Patience =
     Patience { usual: Duration::from_secs(30), little: Duration::from_secs(3) };
@@ -79,7 +79,7 @@ struct Knowledge {
 impl Kea {
     /// The servers in the settings.
     #[must_use]
-    pub fn new(settings: &config::KeaConfig) -> Self {
+    pub fn new(settings: &KeaConfig) -> Self {
         let server = |family, socket: &Option<PathBuf>| -> Option<Server> {
             let socket = socket.clone()?;
             let (patience, knowledge, began) = (PATIENCE, Mutex::default(), Instant::now());
@@ -357,7 +357,7 @@ mod tests {
 
         fn daemon(&self) -> Kea {
             let socket4 = Some(self.socket());
-            Kea::new(&config::KeaConfig { socket4, ..config::KeaConfig::default() })
+            Kea::new(&KeaConfig { socket4, ..KeaConfig::default() })
         }
 
         /// Whether it accepts commands but does not answer.
@@ -430,9 +430,7 @@ mod tests {
         let server = Pretended::start();
         let there = server.daemon().answers().await;
         let socket4 = Some(server.dir.path().join("other.sock"));
-        let gone = Kea::new(&config::KeaConfig { socket4, ..config::KeaConfig::default() })
-            .answers()
-            .await;
+        let gone = Kea::new(&KeaConfig { socket4, ..KeaConfig::default() }).answers().await;
 
         assert!(there.unwrap().starts_with("answers at "));
         assert_eq!(server.asked(), ["config-get"]);
@@ -489,10 +487,8 @@ mod tests {
     async fn a_dead_server_keeps_no_machine_from_booting_by_the_other_and_is_told_when_it_is_back()
     {
         let [four, six] = [Pretended::start(), Pretended::start()];
-        let daemon = Kea::new(&config::KeaConfig {
-            socket4: Some(four.socket()),
-            socket6: Some(six.socket()),
-        });
+        let daemon =
+            Kea::new(&KeaConfig { socket4: Some(four.socket()), socket6: Some(six.socket()) });
         let away = six.dir.path().join("away");
         std::fs::rename(six.socket(), &away).unwrap();
         let both = announcement(Http, "boot.example");
@@ -555,7 +551,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_url_that_no_dhcpv4_client_could_be_told_is_refused() {
-        let daemon = Kea::new(&config::KeaConfig { socket4: Some("/none".into()), socket6: None });
+        let daemon = Kea::new(&KeaConfig { socket4: Some("/none".into()), socket6: None });
         let told = announcement(Http, &format!("{}.example", "x".repeat(230)));
 
         let refused = daemon.announce(&told).await.unwrap_err().to_string();

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use url::Url;
 
-use crate::config;
+use crate::settings::NeutronConfig;
 
 /// The body of `POST /v3/auth/tokens`.
-pub(super) fn log_in(settings: &config::NeutronConfig, password: &str) -> Value {
+pub(super) fn log_in(settings: &NeutronConfig, password: &str) -> Value {
     let domain = |name: &str| json!({"name": if name.is_empty() { "Default" } else { name }});
     json!({"auth": {
         "identity": {

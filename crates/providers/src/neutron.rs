@@ -22,8 +22,8 @@ use tokio::sync::Mutex;
 use transport::answers::{read_body, read_json};
 use url::Url;
 
-use super::provider::{But, Provider, all_well};
-use crate::config;
+use crate::provider::{But, Provider, all_well};
+use crate::settings::NeutronConfig;
 
 /// Ironic's `[neutron]request_timeout`, for a whole exchange.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(45);
@@ -37,7 +37,7 @@ const AT_ONCE: usize = 50;
 /// Neutron's API, with the credentials.
 #[derive(Debug)]
 pub struct Neutron {
-    settings: config::NeutronConfig,
+    settings: NeutronConfig,
     client: Client,
     /// From Keystone; kept until it is refused.
     session: Mutex<Option<Session>>,
@@ -55,7 +55,7 @@ impl Neutron {
     ///
     /// # Errors
     /// No client can be created.
-    pub fn new(settings: &config::NeutronConfig) -> Result<Self> {
+    pub fn new(settings: &NeutronConfig) -> Result<Self> {
         // A redirect would send the password or the token elsewhere.
         let client =
             Client::builder().timeout(PATIENCE).redirect(Policy::none()).no_proxy().build();
@@ -367,14 +367,13 @@ mod tests {
             (Hostility::Redirects, "redirects are not followed"),
         ] {
             let url = format!("http://{}/", hostile_server(hostility).await).parse().unwrap();
-            let settings =
-                config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() };
+            let settings = NeutronConfig { url: Some(url), ..NeutronConfig::default() };
             let refused = neutron(&settings).answers().await.unwrap_err();
             assert!(format!("{refused:#}").contains(words), "{refused:#}");
         }
     }
 
-    fn neutron(settings: &config::NeutronConfig) -> Neutron {
+    fn neutron(settings: &NeutronConfig) -> Neutron {
         // The following calls need a crypto provider, though nothing is encrypted.
         let _ = rustls::crypto::ring::default_provider().install_default();
         Neutron::new(settings).unwrap()
@@ -383,9 +382,8 @@ mod tests {
     #[tokio::test]
     async fn whether_it_can_be_told_is_known_before_a_machine_boots() {
         let (recorded, url) = recorded().await;
-        let there =
-            config::NeutronConfig { url: Some(url.clone()), ..config::NeutronConfig::default() };
-        let gone = config::NeutronConfig { url: Some(url.join("x/").unwrap()), ..there.clone() };
+        let there = NeutronConfig { url: Some(url.clone()), ..NeutronConfig::default() };
+        let gone = NeutronConfig { url: Some(url.join("x/").unwrap()), ..there.clone() };
 
         let said = neutron(&there).answers().await.unwrap();
         let refused = neutron(&gone).answers().await.unwrap_err();
@@ -398,8 +396,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_found_by_its_mac_address_told_and_made_to_forget() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron = neutron(&NeutronConfig { url: Some(url), ..NeutronConfig::default() });
         let told = announcement(Http, "10.77.0.1:8080");
 
         neutron.announce(&told).await.unwrap();
@@ -424,8 +421,7 @@ mod tests {
     #[tokio::test]
     async fn after_a_crash_what_a_boot_left_is_deleted_and_what_another_has_told_stays() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron = neutron(&NeutronConfig { url: Some(url), ..NeutronConfig::default() });
         let first = announcement(Http, "10.0.0.1");
         let next = next_boot(&first);
 
@@ -444,13 +440,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let password_file = dir.path().join("password");
         std::fs::write(&password_file, "secret\n").unwrap();
-        let neutron = neutron(&config::NeutronConfig {
+        let neutron = neutron(&NeutronConfig {
             auth_url: Some(url.join("v3").unwrap()),
             url: Some(url),
             username: "ferroboot".to_owned(),
             project_name: "service".to_owned(),
             password_file: Some(password_file),
-            ..config::NeutronConfig::default()
+            ..NeutronConfig::default()
         });
 
         neutron.announce(&announcement(Http, "10.77.0.1")).await.unwrap();
@@ -467,8 +463,7 @@ mod tests {
     #[tokio::test]
     async fn one_port_that_is_told_is_enough_and_of_the_others_it_is_said_why_not() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron = neutron(&NeutronConfig { url: Some(url), ..NeutronConfig::default() });
         let mut told = announcement(Http, "10.77.0.1");
         told.ports.insert(0, plain_port(9));
 
@@ -485,8 +480,7 @@ mod tests {
     #[tokio::test]
     async fn a_boot_that_cannot_be_told_keeps_no_other_from_being_told_or_deleted() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron = neutron(&NeutronConfig { url: Some(url), ..NeutronConfig::default() });
         let good = announcement(Http, "10.77.0.1");
         let mut bad = next_boot(&good);
         bad.ports = vec![plain_port(9)];
@@ -507,8 +501,7 @@ mod tests {
     #[tokio::test]
     async fn a_port_that_a_node_loses_in_the_middle_of_its_boot_loses_its_options() {
         let (recorded, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron = neutron(&NeutronConfig { url: Some(url), ..NeutronConfig::default() });
         let now = announcement(Http, "10.77.0.1");
         let mut before = now.clone();
         before.ports.push(plain_port(9));
@@ -524,8 +517,7 @@ mod tests {
     #[tokio::test]
     async fn neutrons_own_words_say_why_not() {
         let (_, url) = recorded().await;
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron = neutron(&NeutronConfig { url: Some(url), ..NeutronConfig::default() });
         let mut told = announcement(Http, "10.77.0.1");
         told.ports[0].vif = Some("x".to_owned());
 
@@ -539,8 +531,7 @@ mod tests {
     #[ignore = "needs a Neutron without authentication at http://127.0.0.1:9696"]
     async fn a_real_neutron_keeps_and_forgets_what_it_is_told() {
         let url: Url = "http://127.0.0.1:9696".parse().unwrap();
-        let neutron =
-            neutron(&config::NeutronConfig { url: Some(url), ..config::NeutronConfig::default() });
+        let neutron = neutron(&NeutronConfig { url: Some(url), ..NeutronConfig::default() });
         let told = announcement(Http, "10.77.0.1:8080");
         let options = async || {
             let port = neutron.find(&told.ports[0]).await.unwrap();

@@ -18,8 +18,8 @@ use tempfile::NamedTempFile;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 
-use super::provider::{But, Provider, all_well};
-use crate::config;
+use crate::provider::{But, Provider, all_well};
+use crate::settings::DnsmasqConfig;
 
 /// The files of this service's boots; clones share them.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ impl Dnsmasq {
     ///
     /// # Errors
     /// A folder is missing: dnsmasq would not watch one that is created later.
-    pub fn open(settings: &config::DnsmasqConfig) -> Result<Self> {
+    pub fn open(settings: &DnsmasqConfig) -> Result<Self> {
         for (name, folder) in
             [("dhcp_hostsdir", &settings.dhcp_hostsdir), ("dhcp_optsdir", &settings.dhcp_optsdir)]
         {
@@ -264,7 +264,7 @@ mod tests {
             let [dhcp_hostsdir, dhcp_optsdir] = ["hosts", "opts"].map(|name| dir.path().join(name));
             fs::create_dir(&dhcp_hostsdir).unwrap();
             fs::create_dir(&dhcp_optsdir).unwrap();
-            let settings = config::DnsmasqConfig { dhcp_hostsdir, dhcp_optsdir };
+            let settings = DnsmasqConfig { dhcp_hostsdir, dhcp_optsdir };
             Self { dnsmasq: Dnsmasq::open(&settings).unwrap(), dir }
         }
 
@@ -444,7 +444,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_named() {
         let settings =
-            config::DnsmasqConfig { dhcp_hostsdir: "/nowhere".into(), dhcp_optsdir: "/tmp".into() };
+            DnsmasqConfig { dhcp_hostsdir: "/nowhere".into(), dhcp_optsdir: "/tmp".into() };
 
         let refused = Dnsmasq::open(&settings).unwrap_err().to_string();
 

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod neutron;
 mod no_announcements;
 pub mod provider;
+pub mod settings;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,10 +36,27 @@ use self::metrics::{ProviderCallLabels, ProviderMetrics};
 use self::neutron::Neutron;
 use self::no_announcements::NoAnnouncements;
 use self::provider::{But, Provider};
-use crate::config::{self, Config};
+use self::settings::{DnsmasqConfig, KeaConfig, NeutronConfig};
 
 /// Number of boots withdrawn at a time.
 const AT_ONCE: usize = 16;
+
+/// The DHCP service that sends boot answers, with its settings.
+#[derive(Clone, Copy, Debug)]
+pub enum BootAnswerService<'a> {
+    /// One that needs no announcements: the embedded server reads the nodes itself, and others configure a server of
+    /// their own.
+    NotTold {
+        /// Whether it answers any machine.
+        answers: bool,
+    },
+    /// dnsmasq.
+    Dnsmasq(&'a DnsmasqConfig),
+    /// Kea.
+    Kea(&'a KeaConfig),
+    /// Neutron.
+    Neutron(&'a NeutronConfig),
+}
 
 /// The DHCP service and its announcements; clones share them.
 #[derive(Clone, Debug)]
@@ -64,24 +82,22 @@ impl Providers {
     /// # Errors
     /// The service cannot be configured.
     pub fn open(
-        config: &Config,
+        service: BootAnswerService<'_>,
         urls: Urls,
         boot_sets: BootSets,
         recorder: Recorder,
         metrics: ProviderMetrics,
     ) -> Result<Self> {
-        let dhcp = &config.dhcp;
-        let (name, provider): (_, Arc<dyn Provider>) = match dhcp.provider {
-            config::DhcpProvider::Embedded => {
-                (None, Arc::new(NoAnnouncements { answers: !dhcp.networks.is_empty() }))
+        let (name, provider): (_, Arc<dyn Provider>) = match service {
+            BootAnswerService::NotTold { answers } => (None, Arc::new(NoAnnouncements { answers })),
+            BootAnswerService::Dnsmasq(settings) => {
+                (Some(DhcpService::Dnsmasq), Arc::new(Dnsmasq::open(settings)?))
             }
-            config::DhcpProvider::Kea => (Some(DhcpService::Kea), Arc::new(Kea::new(&dhcp.kea))),
-            config::DhcpProvider::Neutron => {
-                (Some(DhcpService::Neutron), Arc::new(Neutron::new(&dhcp.neutron)?))
+            BootAnswerService::Kea(settings) => {
+                (Some(DhcpService::Kea), Arc::new(Kea::new(settings)))
             }
-            config::DhcpProvider::None => (None, Arc::new(NoAnnouncements { answers: true })),
-            config::DhcpProvider::Dnsmasq => {
-                (Some(DhcpService::Dnsmasq), Arc::new(Dnsmasq::open(&dhcp.dnsmasq)?))
+            BootAnswerService::Neutron(settings) => {
+                (Some(DhcpService::Neutron), Arc::new(Neutron::new(settings)?))
             }
         };
         let (announced, right, said) = (Arc::default(), Arc::default(), Arc::default());
@@ -316,6 +332,7 @@ mod tests {
 
     use jiff::Timestamp;
     use netboot::providers::test_announcements::plain_port;
+    use netboot::urls::{UrlPort, UrlSettings};
     use nodes::{Backlog, NodeIndex};
     use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
@@ -337,14 +354,11 @@ mod tests {
         async fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let path = dir.path().display();
-            let [hosts, options] = ["hosts", "options"].map(|name| dir.path().join(name));
-            fs::create_dir(&hosts).unwrap();
-            fs::create_dir(&options).unwrap();
-            let config = format!(
-                "[boot]\nurl = 'http://10.0.0.1'\n[dhcp]\nprovider = 'dnsmasq'\n[dhcp.dnsmasq]\n\
-                 dhcp_hostsdir = '{path}/hosts'\ndhcp_optsdir = '{path}/options'\n"
-            );
-            let config: Config = config.parse().unwrap();
+            let [dhcp_hostsdir, dhcp_optsdir] =
+                ["hosts", "options"].map(|name| dir.path().join(name));
+            fs::create_dir(&dhcp_hostsdir).unwrap();
+            fs::create_dir(&dhcp_optsdir).unwrap();
+            let dnsmasq = DnsmasqConfig { dhcp_hostsdir, dhcp_optsdir };
             let (url, key) = (format!("sqlite://{path}/test.db"), dir.path().join("ferroboot.key"));
             let store = Store::open(&url, &key).await.unwrap();
             let nodes = Nodes::new(store, NodeIndex::default(), Policy::default());
@@ -352,8 +366,18 @@ mod tests {
             let (recorder, backlog) = Recorder::new();
             let metrics = ProviderMetrics::default();
             let boot_sets = BootSets::look(dir.path());
-            let urls = config.urls(None);
-            let providers = Providers::open(&config, urls, boot_sets, recorder, metrics).unwrap();
+            let service = BootAnswerService::Dnsmasq(&dnsmasq);
+            let urls = Urls::new(
+                UrlSettings {
+                    boot: Some("http://10.0.0.1".parse().unwrap()),
+                    boot6: None,
+                    agent: None,
+                    boot_port: UrlPort::http(8080),
+                    agent_port: UrlPort::http(6386),
+                },
+                None,
+            );
+            let providers = Providers::open(service, urls, boot_sets, recorder, metrics).unwrap();
             let world = Self { dir, nodes, providers, _backlog: backlog };
             world.plug_in(1).await;
             world
