@@ -174,7 +174,7 @@ pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, B
         let steps = given(body, "clean_steps").ok_or(BadTarget::NoSteps)?;
         request.steps = clean_steps(steps)?;
         if given(body, "disable_ramdisk").and_then(as_boolean) == Some(true)
-            && let Some(step) = request.steps.iter().find(|step| !BmcStep::is_one(step))
+            && let Some(step) = request.steps.iter().find(|step| needs_ramdisk(step))
         {
             return Err(BadTarget::NeedsRamdisk(step.name()));
         }
@@ -183,6 +183,11 @@ pub fn provision(node: &Node, body: &Value, version: Version) -> Result<Event, B
         request.config_drive = Some(fitting_config_drive(node, config_drive)?);
     }
     Ok(Event::VerbAsked(request))
+}
+
+/// Whether a step may be the agent's. One that is nobody's fails the clean, as in Ironic.
+fn needs_ramdisk(step: &ProcedureStep) -> bool {
+    !BmcStep::is_one(step) && !BmcStep::is_unknown(step)
 }
 
 /// Checks a config drive for the instance, and that it fits into the node.

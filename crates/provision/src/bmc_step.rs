@@ -62,6 +62,19 @@ impl BmcStep {
         Self::of(step).is_some()
     }
 
+    /// Whether neither the daemon has the step nor an agent can: Ironic takes the steps of `bios` from the BMC's driver alone.
+    #[must_use]
+    pub fn is_unknown(step: &ProcedureStep) -> bool {
+        step.interface == INTERFACE && !Self::is_one(step)
+    }
+
+    /// The reason for refusing a step that [is unknown](Self::is_unknown), beginning with Ironic's words.
+    pub(crate) fn why_unknown() -> String {
+        format!(
+            "node does not support this clean step; {INTERFACE} has {ENABLE_HTTP_BOOT} and {APPLY_CONFIGURATION}"
+        )
+    }
+
     /// `bios.enable_http_boot` of an automated clean.
     #[must_use]
     pub fn automated_http_boot(priority: u32) -> ProcedureStep {
@@ -149,5 +162,17 @@ mod tests {
             );
         }
         assert_eq!(step("factory_reset", &json!({})), None);
+    }
+
+    #[test]
+    fn a_step_of_bios_that_the_daemon_lacks_is_nobodys() {
+        let step = |interface: &str, name: &str| ProcedureStep {
+            interface: interface.to_owned(),
+            step: name.to_owned(),
+            ..BmcStep::automated_http_boot(0)
+        };
+        assert!(BmcStep::is_unknown(&step("bios", "factory_reset")));
+        assert!(!BmcStep::is_unknown(&step("bios", "apply_configuration")));
+        assert!(!BmcStep::is_unknown(&step("deploy", "factory_reset")));
     }
 }

@@ -14,6 +14,7 @@ mod verbs;
 use jiff::{SignedDuration, Timestamp};
 use uuid::Uuid;
 
+use crate::bmc_step::BmcStep;
 use crate::boot::KERNEL_START;
 use crate::event::{Event, Silence, Work};
 use crate::node::{Attempt, FreshAttempt, Node};
@@ -22,7 +23,7 @@ use crate::position::Position;
 use crate::procedure::{Boots, Procedure, ProcedureRow, Stage};
 use crate::refused::{Refused, RequestedAction};
 use crate::state::ProvisionState as State;
-use crate::steps::StepRun;
+use crate::steps::{ProcedureStep, StepRun};
 use crate::text::{masked, printable, shortened};
 use crate::trace::{BootEventKind, TransitionReason};
 
@@ -161,6 +162,11 @@ impl Transition<'_> {
         let follows = self.before.attempt.as_ref().map(|before| before.id);
         self.node.attempt = Some(Attempt { run, follows, ..begun });
         self.enter(row.procedure, Stage::AtWork, to, None);
+        let unknown = self.attempt().run.steps.iter().find(|step| BmcStep::is_unknown(step));
+        if let Some(step) = unknown.map(ProcedureStep::name) {
+            let error = BmcStep::why_unknown();
+            return self.fail(row, TransitionReason::BmcStepFailed { step, error });
+        }
         if self.attempt().run.is_at_bmc_step() {
             return self.run_bmc_step();
         }

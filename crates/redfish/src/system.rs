@@ -98,10 +98,17 @@ impl<'v> BootObject<'v> {
 
     /// Whether a target is set that is not the usual one.
     pub(crate) fn has_override(self) -> bool {
-        let enabled = self.text("BootSourceOverrideEnabled");
         let is_other = |target| target != "None" && self.usual_target() != Some(target);
-        enabled.is_some_and(|enabled| enabled != "Disabled")
-            && self.text("BootSourceOverrideTarget").is_some_and(is_other)
+        self.is_enabled() && self.text("BootSourceOverrideTarget").is_some_and(is_other)
+    }
+
+    /// Whether `BootSourceOverrideEnabled` is set. Where it is not among the properties, the target alone counts.
+    pub(crate) fn is_enabled(self) -> bool {
+        const ENABLED: &str = "BootSourceOverrideEnabled";
+        match self.text(ENABLED) {
+            Some(enabled) => !matches!(enabled, "" | "Disabled"),
+            None => !self.shows(ENABLED),
+        }
     }
 
     /// The target that clears an override: `None`, or `Hdd` where `None` is not allowed. sushy-tools keeps every

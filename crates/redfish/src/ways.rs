@@ -16,6 +16,7 @@ mod read_back;
 mod reader;
 mod secure_boot;
 mod set;
+mod still_shown;
 mod undo;
 mod virtual_media;
 mod wanted;

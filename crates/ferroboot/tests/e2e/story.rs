@@ -18,7 +18,8 @@ use ironic::trace::BootTrace;
 use provision::BootEventKind;
 
 /// The clean step of all tests: it removes partition tables and file-system signatures.
-const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
+pub(crate) const ERASE_METADATA: &str =
+    r#"{"interface": "deploy", "step": "erase_devices_metadata"}"#;
 
 /// Timeout in seconds: longer than any boot on a busy host.
 const PATIENCE: &str = "300";
@@ -101,7 +102,11 @@ pub(crate) trait Verbs {
     /// Sets one `driver_info` property.
     fn set_driver_info(&self, machine: &LabMachine, property: &str, value: &str) -> Result<()>;
     /// Starts a clean, and waits for its successful end.
-    fn clean(&self, machine: &LabMachine) -> Result<()>;
+    fn clean(&self, machine: &LabMachine) -> Result<()> {
+        self.clean_by(machine, &[ERASE_METADATA])
+    }
+    /// The same by these steps, each as JSON.
+    fn clean_by(&self, machine: &LabMachine, steps: &[&str]) -> Result<()>;
     /// Starts a clean.
     fn begin_to_clean(&self, machine: &LabMachine) -> Result<()>;
     /// `manageable` → `available`.
@@ -140,13 +145,15 @@ impl Verbs for Lab {
         self.baremetal(&["node", "set", &machine.name, "--driver-info", &setting]).map(drop)
     }
 
-    fn clean(&self, machine: &LabMachine) -> Result<()> {
-        let wait = ["node", "clean", "--wait", PATIENCE, "--clean-steps", STEPS, &machine.name];
+    fn clean_by(&self, machine: &LabMachine, steps: &[&str]) -> Result<()> {
+        let steps = format!("[{}]", steps.join(", "));
+        let wait = ["node", "clean", "--wait", PATIENCE, "--clean-steps", &steps, &machine.name];
         self.baremetal(&wait).map(drop)
     }
 
     fn begin_to_clean(&self, machine: &LabMachine) -> Result<()> {
-        self.baremetal(&["node", "clean", "--clean-steps", STEPS, &machine.name]).map(drop)
+        let steps = format!("[{ERASE_METADATA}]");
+        self.baremetal(&["node", "clean", "--clean-steps", &steps, &machine.name]).map(drop)
     }
 
     fn provide(&self, machine: &LabMachine) -> Result<()> {

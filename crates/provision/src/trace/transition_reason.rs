@@ -1,6 +1,6 @@
 //! The reason of a change of a node's state.
 
-use std::fmt;
+use std::{fmt, slice};
 
 use serde::{Deserialize, Serialize};
 
@@ -60,7 +60,7 @@ pub enum TransitionReason {
         /// The reason.
         failure: StepFailure,
     },
-    /// A step of the daemon's own failed.
+    /// A step of the daemon's own failed, or is none that it has.
     BmcStepFailed {
         /// Its name: `bios.enable_http_boot`.
         step: String,
@@ -113,8 +113,7 @@ impl TransitionReason {
             | Self::NotSwitchedOff { error: text, .. }
             | Self::InWords { words: text } => (Some(text), &mut []),
             Self::StepNotOffered { step, offered, .. } => (Some(step), offered),
-            // The name is one of the daemon's own.
-            Self::BmcStepFailed { error, .. } => (Some(error), &mut []),
+            Self::BmcStepFailed { step, error } => (Some(error), slice::from_mut(step)),
             Self::StepFailed { failure: it } => {
                 failure = Some(it);
                 (None, &mut [])

@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 use provision::event::Silence;
 use provision::state::PowerTarget;
+use provision::steps::ProcedureStep;
 use provision::{BootEventKind, Event, PowerState, ProvisionState as State, Refused, Verb, Work};
 
 use crate::situations::{self, boots, cleaning, http_boot_step, running, waiting};
@@ -103,6 +104,24 @@ fn steps_of_the_daemon_alone_need_no_ramdisk() {
     world.is_done(Event::TornDown { attempt });
 
     assert_eq!(world.node.provision_state, State::Manageable);
+}
+
+#[test]
+fn a_step_of_bios_that_nobody_has_fails_the_clean_before_the_machine_is_booted() {
+    let mut world = World::manageable();
+    let unknown = ProcedureStep { step: "factory_reset".to_owned(), ..http_boot_step() };
+    world.happens(clean(vec![clean_step("erase_devices_metadata", 0), unknown]));
+
+    let attempt = world.attempt().id;
+    assert_eq!(world.planned, Some(Work::TearDown { attempt }));
+    assert_eq!(world.node.provision_state, State::CleanFailed);
+    assert_eq!(
+        world.node.last_error.as_deref(),
+        Some(
+            "the step bios.factory_reset failed: node does not support this clean step; bios has enable_http_boot and \
+             apply_configuration"
+        )
+    );
 }
 
 #[test]

@@ -156,9 +156,11 @@ impl MachineResources<'_> {
     pub(super) fn next_boot(&self, vendor: &dyn VendorRules) -> NextBoot {
         let boot = self.boot();
         let text = |name: &str| boot[name].as_str().unwrap_or_default().to_owned();
-        let target = match text("BootSourceOverrideEnabled").as_str() {
-            "Once" | "Continuous" => text("BootSourceOverrideTarget"),
-            _ => "None".to_owned(),
+        let enabled = boot.get("BootSourceOverrideEnabled").map(|enabled| enabled.as_str());
+        let target = match enabled {
+            // Without the property, the target alone counts.
+            Some(Some("Once" | "Continuous")) | None => text("BootSourceOverrideTarget"),
+            Some(_) => "None".to_owned(),
         };
         match target.as_str() {
             "UefiHttp" => vendor.boot_over_http(self, &boot),

@@ -107,7 +107,7 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         let platform = self.platform_by_system();
         let system = self.system;
         let shown = ShownOverride::of(platform, system, self.settings().await?);
-        let mut warnings = self.boot_mode(&shown).await?;
+        let mut warnings = self.boot_mode(&shown, need.media == MediaUse::Only).await?;
         let is_standard = need.by_url && shown.uri_at.as_ref() == Some(&system.path);
         // The standard's own way needs no more requests.
         let platform = if is_standard { platform } else { self.platform().await? };
@@ -162,17 +162,22 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
 
     /// BIOS mode is what a BIOS attribute says. `BootSourceOverrideMode` is the override's, and says nothing while no
     /// override is set: XCC and AMI show `Legacy` on UEFI machines then.
-    async fn boot_mode(&mut self, shown: &ShownOverride) -> Result<Vec<String>, BootNotSet> {
+    async fn boot_mode(
+        &mut self,
+        shown: &ShownOverride,
+        is_media: bool,
+    ) -> Result<Vec<String>, BootNotSet> {
         if !shown.may_be_bios {
             return Ok(Vec::new());
         }
         if shown.is_bios_only {
             let attribute = "BootSourceOverrideMode@Redfish.AllowableValues".to_owned();
-            return Err(CannotHttpBoot::BiosMode { attribute, value: "Legacy".to_owned() }.into());
+            let value = "Legacy".to_owned();
+            return Err(CannotHttpBoot::BiosMode { attribute, value, is_media }.into());
         }
         let attributes: Map<String, Value> = self.attributes().await?;
         if let Some((attribute, value)) = bios::bios_mode(&attributes) {
-            return Err(CannotHttpBoot::BiosMode { attribute, value }.into());
+            return Err(CannotHttpBoot::BiosMode { attribute, value, is_media }.into());
         }
         Ok(vec![
             "the BMC shows BootSourceOverrideMode as Legacy, and no BIOS attribute says in which mode the machine \

@@ -225,9 +225,8 @@ fn allowed_devices(listed: Option<&[&str]>) -> Vec<BootDevice> {
 
 /// Whether an override is set. A URL that is left is none.
 pub(super) fn is_set(boot: BootObject<'_>) -> bool {
-    let enabled = boot.text("BootSourceOverrideEnabled");
-    enabled.is_some_and(|enabled| !enabled.is_empty() && enabled != "Disabled")
-        && boot.text("BootSourceOverrideTarget").is_some_and(|target| target != "None")
+    let is_device = |target| !matches!(target, "" | "None");
+    boot.is_enabled() && boot.text("BootSourceOverrideTarget").is_some_and(is_device)
 }
 
 fn is_kept(
@@ -246,6 +245,9 @@ fn is_kept(
     let is_option = |shown: &str| target == "Pxe" && shown == "UefiBootNext";
     if !shown.is_some_and(|shown| shown.eq_ignore_ascii_case(target) || is_option(shown)) {
         kept("BootSourceOverrideTarget", target, shown)?;
+    }
+    if !boot.shows("BootSourceOverrideEnabled") {
+        return Ok(());
     }
     kept("BootSourceOverrideEnabled", enabled.name(), boot.text("BootSourceOverrideEnabled"))
 }

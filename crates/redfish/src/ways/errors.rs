@@ -24,14 +24,17 @@ pub enum BootNotSet {
 pub enum CannotHttpBoot {
     /// A BIOS attribute, or the only allowed mode of the override, says that the boot mode is BIOS.
     #[error(
-        "the machine boots in BIOS (legacy) mode ({attribute} is {value}), and HTTP boot is for \
-         UEFI only: set its boot mode to UEFI"
+        "the machine boots in BIOS (legacy) mode ({attribute} is {value}), and {} for UEFI only: set its boot mode to \
+         UEFI",
+        if *.is_media { "the image of its virtual CD is" } else { "HTTP boot is" }
     )]
     BiosMode {
         /// The attribute.
         attribute: String,
         /// Its value.
         value: String,
+        /// Whether the machine is to boot from its virtual CD.
+        is_media: bool,
     },
     /// The system has no boot override and no boot order.
     #[error(

@@ -214,7 +214,7 @@ async fn boot(bmc: &InMemoryBmc, need: &BootNeed<'_>) -> (Vec<BootChange>, Resul
 }
 
 /// The end of a boot, as the daemon makes it.
-async fn undo(bmc: &InMemoryBmc, changes: &[BootChange]) -> Result<(), String> {
+async fn undo(bmc: &InMemoryBmc, changes: &[BootChange]) -> Result<Vec<String>, String> {
     let facts = BmcFacts::default();
     let machine = RedfishSystem::find(bmc, &facts, None, PATIENCE).await;
     let machine = machine.map_err(|error| error.to_string())?;
@@ -227,10 +227,10 @@ async fn undo(bmc: &InMemoryBmc, changes: &[BootChange]) -> Result<(), String> {
     if view.power() != SystemPower::Off {
         return Err("the machine stays on".to_owned());
     }
-    if view.needs_undoing(changes) {
-        machine.undo_boot(&view, changes).await.map_err(words)?;
+    if !view.needs_undoing(changes) {
+        return Ok(Vec::new());
     }
-    Ok(())
+    machine.undo_boot(&view, changes).await.map_err(words)
 }
 
 /// What a machine boots next, and what a boot must leave as it was: the override, the orders, the media, and each
@@ -344,11 +344,18 @@ impl PlatformOutcomes {
         let undone = undo(&bmc, &changes).await;
         let undo_requests = bmc.requests().len() - requests;
         let bmc = bmc.with_faults(Vec::new());
-        if let Err(refusal) = &undone {
-            write!(words, "; not undone: {refusal}").unwrap();
-            // The daemon tries again.
-            if let Err(refusal) = undo(&bmc, &changes).await {
-                write!(words, "; NEVER UNDONE: {refusal}").unwrap();
+        match &undone {
+            Ok(still_shown) => {
+                for warning in still_shown {
+                    write!(words, "; warns: {warning}").unwrap();
+                }
+            }
+            Err(refusal) => {
+                write!(words, "; not undone: {refusal}").unwrap();
+                // The daemon tries again.
+                if let Err(refusal) = undo(&bmc, &changes).await {
+                    write!(words, "; NEVER UNDONE: {refusal}").unwrap();
+                }
             }
         }
         // What the BMC does later is over.

@@ -92,6 +92,42 @@ pub(super) fn wants_mode(failure: &BmcFailure) -> bool {
             || ["required", "missing"].iter().any(|it| lower.contains(it)))
 }
 
+/// The most forms in which an override is sent.
+pub(super) const FORMS: usize = 3;
+
+/// Another form of an override that was refused. `shown` is the resource that refused it.
+pub(super) fn other_form(
+    boot: Map<String, Value>,
+    failure: &BmcFailure,
+    shown: BootObject<'_>,
+) -> Option<Map<String, Value>> {
+    const MODE: &str = "BootSourceOverrideMode";
+    const ENABLED: &str = "BootSourceOverrideEnabled";
+    if failure.status() != Some(400) {
+        return None;
+    }
+    let without = |name: &str| {
+        let rest = boot.iter().filter(|(other, _)| *other != name);
+        Some(rest.map(|(name, value)| (name.clone(), value.clone())).collect())
+    };
+    let is_unknown =
+        |name: &str| failure.has_message("PropertyUnknown") && failure.message().contains(name);
+    if boot.contains_key(ENABLED) && is_unknown(ENABLED) {
+        return without(ENABLED);
+    }
+    // A BMC that shows the mode may still refuse it.
+    if boot.contains_key(MODE) {
+        return without(MODE);
+    }
+    if wants_mode(failure) {
+        let mut with = boot;
+        with.insert(MODE.to_owned(), json!("UEFI"));
+        return Some(with);
+    }
+    // Some have a target alone.
+    (boot.contains_key(ENABLED) && !shown.shows(ENABLED)).then(|| without(ENABLED)).flatten()
+}
+
 /// The body of a PATCH with these boot properties.
 pub(super) fn boot_body(boot: Map<String, Value>) -> Value {
     json!({ "Boot": boot })

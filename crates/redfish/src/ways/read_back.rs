@@ -162,6 +162,14 @@ fn is_enabled(
             ));
             Ok(false)
         }
+        None if !BootObject::of(at).shows("BootSourceOverrideEnabled") => {
+            warnings.push(
+                "the BMC does not show BootSourceOverrideEnabled: the boot override may last longer than one boot, \
+                 until it is cleared"
+                    .to_owned(),
+            );
+            Ok(true)
+        }
         other => kept("BootSourceOverrideEnabled", "Once", other).map(|()| true),
     }
 }

@@ -11,7 +11,7 @@ use super::bios::{DellHttpDevice, HpeBootOrder};
 use super::boot_option::OptionPick;
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, CannotHttpBoot};
-use super::over::{OverridePlace, boot_body, wants_mode};
+use super::over::{FORMS, OverridePlace, boot_body, other_form};
 use super::wanted::{HttpBootOverride, OverrideEnabled};
 use crate::channel::BmcChannel;
 use crate::failure::BmcFailure;
@@ -157,27 +157,19 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         resource: &RedfishResource,
         boot: Map<String, Value>,
     ) -> Result<(), BmcFailure> {
-        const MODE: &str = "BootSourceOverrideMode";
         let purpose = RedfishPurpose::BootOverride;
-        let body = boot_body(boot.clone());
-        match self.service().patch(purpose, resource, body, TaskEnd::Awaited).await {
-            // A BMC that shows the mode may still refuse it.
-            Err(failure) if failure.status() == Some(400) && boot.contains_key(MODE) => {
-                let without = boot.into_iter().filter(|(name, _)| name != MODE).collect();
-                let body = boot_body(without);
-                let again = self.service().patch(purpose, resource, body, TaskEnd::Awaited).await;
-                // The first refusal says more, if the mode was not its reason.
-                again.map(drop).map_err(|_| failure)
-            }
-            Err(failure) if wants_mode(&failure) => {
-                let mut with = boot;
-                with.insert(MODE.to_owned(), json!("UEFI"));
-                let body = boot_body(with);
-                let again = self.service().patch(purpose, resource, body, TaskEnd::Awaited).await;
-                again.map(drop).map_err(|_| failure)
-            }
-            done => done.map(drop),
+        let (mut boot, mut first) = (boot, None);
+        for _ in 0..FORMS {
+            let body = boot_body(boot.clone());
+            let patched = self.service().patch(purpose, resource, body, TaskEnd::Awaited).await;
+            let Err(failure) = patched else { return Ok(()) };
+            let other = other_form(boot, &failure, BootObject::of(resource));
+            // The first refusal says more, if what differs was not its reason.
+            let failure = first.unwrap_or(failure);
+            let Some(other) = other else { return Err(failure) };
+            (boot, first) = (other, Some(failure));
         }
+        Err(first.expect("there is at least one form, which was refused"))
     }
 
     async fn set_target(

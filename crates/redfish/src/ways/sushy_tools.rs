@@ -181,7 +181,7 @@ async fn boot_and_end(
     let read = machine.read_back(&way, &wanted).await.unwrap();
     let between = bmc.inside().device;
     if read.view.needs_undoing(way.changes()) {
-        machine.undo_boot(&read.view, way.changes()).await.unwrap();
+        assert_eq!(machine.undo_boot(&read.view, way.changes()).await.unwrap(), [""; 0]);
     }
     (way, read.warnings, between)
 }

@@ -62,16 +62,18 @@ async fn boot(bmc: &InMemoryBmc, need: &BootNeed<'_>) -> Result<BootCourse, Boot
     Ok(BootCourse { way, requests: bmc.requests().len() })
 }
 
-/// Its end: switched off and undone.
-async fn end(bmc: &InMemoryBmc, changes: &[BootChange]) {
+/// Its end: switched off and undone. Returns the number of requests.
+async fn end(bmc: &InMemoryBmc, changes: &[BootChange]) -> usize {
     let facts = BmcFacts::default();
     let machine = RedfishSystem::find(bmc, &facts, None, PATIENCE).await.unwrap();
+    let before = bmc.requests().len();
     let view = machine.look().await.unwrap();
     machine.power_off(&view).await.unwrap();
     let view = machine.await_power(SystemPower::Off, Duration::from_secs(90)).await.unwrap();
     if view.needs_undoing(changes) {
-        machine.undo_boot(&view, changes).await.unwrap();
+        assert_eq!(machine.undo_boot(&view, changes).await.unwrap(), [""; 0]);
     }
+    bmc.requests().len() - before
 }
 
 fn words(result: &Result<BootCourse, BootNotSet>, bmc: &InMemoryBmc) -> String {
@@ -87,10 +89,18 @@ fn words(result: &Result<BootCourse, BootNotSet>, bmc: &InMemoryBmc) -> String {
 async fn each_platform_boots_in_its_best_way() {
     let (mut table, macs) = (String::new(), macs());
     for platform in Platform::ALL {
-        for (name, need) in [("url", by_url(&macs)), ("dhcp", by_dhcp(&macs))] {
+        let by_media = BootNeed { media: MediaUse::Only, ..by_url(&macs) };
+        for (name, need) in [("url", by_url(&macs)), ("dhcp", by_dhcp(&macs)), ("media", by_media)]
+        {
             let bmc = InMemoryBmc::new(platform);
             let course = boot(&bmc, &need).await;
-            writeln!(table, "{platform:?} {name}: {}", words(&course, &bmc)).unwrap();
+            write!(table, "{platform:?} {name}: {}", words(&course, &bmc)).unwrap();
+            match course {
+                Ok(course) => {
+                    writeln!(table, ", {} to end", end(&bmc, course.way.changes()).await).unwrap();
+                }
+                Err(_) => writeln!(table).unwrap(),
+            }
         }
     }
     insta::assert_snapshot!(table);

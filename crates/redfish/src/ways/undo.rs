@@ -20,8 +20,10 @@ const TARGET: &str = "BootSourceOverrideTarget";
 /// What a boot left of its override at a resource.
 #[derive(Clone, Copy)]
 struct LeftOverride {
-    /// The target.
+    /// The target, if only in order to clear the URL with it.
     target: bool,
+    /// Whether the target is set: the machine would boot by it.
+    is_in_force: bool,
     /// `HttpBootUri`.
     url: bool,
 }
@@ -30,7 +32,8 @@ impl LeftOverride {
     /// Where a target can be set, it is cleared with the URL.
     fn of(shown: BootObject<'_>, platform: BmcPlatform) -> Self {
         let url = shown.has_url() && !quirks::shares_boot_uri(platform);
-        Self { target: (shown.has_override() || url) && shown.shows(TARGET), url }
+        let is_in_force = shown.has_override();
+        Self { target: (is_in_force || url) && shown.shows(TARGET), is_in_force, url }
     }
 
     /// The properties that clear it, in the forms to be tried in turn: some BMCs refuse the usual target, others
@@ -69,7 +72,7 @@ impl SystemView {
 impl<C: BmcChannel> RedfishSystem<'_, C> {
     /// Clears the override, so that no later boot uses an expired URL, and undoes `changes`. It can be repeated. A
     /// changed resource that the BMC does not have any more, after an update or an exchange of the mainboard, needs no
-    /// undoing.
+    /// undoing. Returns what is still shown although the BMC took the undoing, in sentences.
     ///
     /// # Errors
     /// The first failure; everything was tried.
@@ -77,7 +80,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         &self,
         view: &SystemView,
         changes: &[BootChange],
-    ) -> Result<(), BmcFailure> {
+    ) -> Result<Vec<String>, BmcFailure> {
         let mut done = self.clear_override(view).await;
         for change in changes {
             let undone = match change {
@@ -90,15 +93,16 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 BootChange::Media { drive } => self.service().eject_media(drive).await,
             };
             let undone = undone.or_else(nothing_there);
-            done = done.and(undone);
+            done = done.and_then(|cleared| undone.map(|()| cleared));
         }
-        done
+        let cleared = done?;
+        Ok(self.still_shown(cleared.as_deref(), changes).await)
     }
 
     /// Clears the override where it is set: at the settings resource if that takes it, which the system follows at its
     /// next reset, else at the system. A URL that the last reset has moved from the settings to the system is cleared
-    /// in the same way.
-    async fn clear_override(&self, view: &SystemView) -> Result<(), BmcFailure> {
+    /// in the same way. Returns the path of the resource that took the clearing of a target.
+    async fn clear_override(&self, view: &SystemView) -> Result<Option<String>, BmcFailure> {
         let settings = match view.0.settings() {
             Some(path) => {
                 unless_refused(self.service().find(RedfishPurpose::ReadSettings, path).await)?
@@ -115,27 +119,30 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let in_settings = LeftOverride::of(pending, platform);
         let left = LeftOverride {
             target: in_settings.target || takes_target && at_system.target,
+            is_in_force: in_settings.is_in_force || takes_target && at_system.is_in_force,
             url: in_settings.url || takes_url && at_system.url,
         };
-        self.clear_at(settings, left, platform).await?;
+        let cleared = self.clear_at(settings, left, platform).await?;
         let left = LeftOverride {
             target: at_system.target && !takes_target,
+            is_in_force: at_system.is_in_force && !takes_target,
             url: at_system.url && !takes_url,
         };
-        self.clear_at(&view.0, left, platform).await
+        Ok(self.clear_at(&view.0, left, platform).await?.or(cleared))
     }
 
+    /// Returns the path of the resource, if it took the clearing of a target that was set.
     async fn clear_at(
         &self,
         resource: &RedfishResource,
         left: LeftOverride,
         platform: BmcPlatform,
-    ) -> Result<(), BmcFailure> {
+    ) -> Result<Option<String>, BmcFailure> {
         const PURPOSE: RedfishPurpose = RedfishPurpose::ClearOverride;
         if !left.target && !left.url {
-            return Ok(());
+            return Ok(None);
         }
-        let mut first = Ok(());
+        let mut first = Ok(None);
         let mut wants_mode = quirks::wants_mode_when_clearing(platform);
         let usual_target = BootObject::of(resource).usual_target();
         for mut boot in left.cleared(usual_target) {
@@ -144,9 +151,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             }
             let body = boot_body(boot);
             match self.service().patch(PURPOSE, resource, body, TaskEnd::Awaited).await {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(left.is_in_force.then(|| resource.path.clone())),
                 // Without a disk, there is nothing else that the machine could boot.
-                Err(failure) if quirks::has_no_such_device(&failure) => return Ok(()),
+                Err(failure) if quirks::has_no_such_device(&failure) => return Ok(None),
                 Err(failure) if failure.status() == Some(400) => {
                     wants_mode |= over::wants_mode(&failure);
                     first = first.and(Err(failure));
@@ -174,18 +181,20 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             return Ok(());
         }
         let mut body = json!({ "Attributes": { attribute: "" } });
-        if attribute.starts_with("HttpDev") {
+        let is_job = attribute.starts_with("HttpDev");
+        if is_job {
             body["@Redfish.SettingsApplyTime"] = json!({ "ApplyTime": "OnReset" });
         }
         let purpose = RedfishPurpose::SetBios;
-        match self.service().patch(purpose, &resource, body.clone(), TaskEnd::AtReset).await {
+        let end = if is_job { TaskEnd::AtReset } else { TaskEnd::Awaited };
+        match self.service().patch(purpose, &resource, body.clone(), end).await {
             // The boot never ran its own job. What else that job would have set stays pending, such as the device itself,
             // without which its attributes are read-only (SYS410).
             Err(failure) if ["SYS011", "SYS410"].iter().any(|name| failure.has_message(name)) => {
                 let mut waiting = self.delete_bios_jobs(settings).await?;
                 waiting.insert(attribute.to_owned(), json!(""));
                 body["Attributes"] = waiting.into();
-                self.service().patch(purpose, &resource, body, TaskEnd::AtReset).await.map(drop)
+                self.service().patch(purpose, &resource, body, end).await.map(drop)
             }
             done => done.map(drop),
         }
@@ -216,8 +225,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let is_boot = property == "BootOrder";
         let in_force = view.boot().list("BootOrder").filter(|_| is_boot);
         let is_in_force = in_force.is_none_or(|order| order == before);
-        let order = if is_boot { &shown.body["Boot"][property] } else { &shown.body[property] };
-        if is_in_force && strings(order).is_some_and(|order| order == before) {
+        if is_in_force && has_order(&shown, property, before) {
             return Ok(());
         }
         let order = json!({ property: before });
@@ -225,6 +233,13 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let purpose = RedfishPurpose::RestoreBootOrder;
         self.service().patch(purpose, &shown, body, TaskEnd::Awaited).await.map(drop)
     }
+}
+
+/// Whether a resource shows this order.
+pub(super) fn has_order(shown: &RedfishResource, property: &str, order: &[String]) -> bool {
+    let is_boot = property == "BootOrder";
+    let shown = if is_boot { &shown.body["Boot"][property] } else { &shown.body[property] };
+    strings(shown).is_some_and(|shown| shown == order)
 }
 
 /// Success if the resource does not exist.

@@ -7,7 +7,8 @@ use axum::{Extension, Json};
 use hardware::BootMode;
 use ironic::{ClientView, management};
 use provision::{Event, Node, ProvisionState};
-use redfish::ways::{BootDevice, ModeEffect, OverrideEnabled};
+use redfish::system::SystemView;
+use redfish::ways::{BootDevice, DeviceNotSet, ModeEffect, OverrideEnabled, SecureBootNotSet};
 use serde_json::{Value, json};
 use store::{ChangeError, log_store_failure};
 use tracing::{debug, info};
@@ -24,9 +25,7 @@ pub(super) async fn boot_device(
     PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
-    let bmc = api.bmc_of(&node).await?;
-    let machine = bmc.machine().await?;
-    let shown = machine.boot_device(&machine.look().await?).await?;
+    let shown = api.ask_bmc(&node, async |machine, view| machine.boot_device(view).await).await?;
     Ok(Json(json!({
         "boot_device": shown.device.map(BootDevice::name),
         "persistent": shown.persistent,
@@ -39,9 +38,8 @@ pub(super) async fn supported_boot_devices(
     PathParams(ident): PathParams<String>,
 ) -> Result<Json<Value>, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
-    let bmc = api.bmc_of(&node).await?;
-    let machine = bmc.machine().await?;
-    let devices = machine.boot_devices(&machine.look().await?).await?;
+    let devices =
+        api.ask_bmc(&node, async |machine, view| machine.boot_devices(view).await).await?;
     let names: Vec<_> = devices.into_iter().map(BootDevice::name).collect();
     Ok(Json(json!({ "supported_boot_devices": names })))
 }
@@ -60,9 +58,8 @@ pub(super) async fn set_boot_device(
     let enabled =
         if wanted.persistent { OverrideEnabled::Continuous } else { OverrideEnabled::Once };
     let node = api.free(&node, &ident, may_change_boot).await?;
-    let bmc = api.bmc_of(&node).await?;
-    let machine = bmc.machine().await?;
-    machine.set_boot_device(&machine.look().await?, device, enabled).await?;
+    api.ask_bmc(&node, async |machine, view| machine.set_boot_device(view, device, enabled).await)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -81,10 +78,12 @@ pub(super) async fn set_boot_mode(
         ))
     })?;
     let node = api.free(&node, &ident, may_change_boot).await?;
-    let bmc = api.bmc_of(&node).await?;
-    let machine = bmc.machine().await?;
-    let effect = machine.set_boot_mode(&machine.look().await?, mode).await?;
-    api.note_boot_mode(&node, &machine, "boot mode", effect).await;
+    api.ask_bmc(&node, async |machine, view| {
+        let effect = machine.set_boot_mode(view, mode).await?;
+        api.note_boot_mode(&node, machine, "boot mode", effect).await;
+        Ok::<_, DeviceNotSet>(())
+    })
+    .await?;
     Ok(accepted(&view, &node))
 }
 
@@ -99,10 +98,12 @@ pub(super) async fn set_secure_boot(
     let node = api.find(&ident, view.version).await?.node;
     let enable = management::secure_boot(&body)?;
     let node = api.free(&node, &ident, may_change_secure_boot).await?;
-    let bmc = api.bmc_of(&node).await?;
-    let machine = bmc.machine().await?;
-    let effect = machine.set_secure_boot(&machine.look().await?, enable).await?;
-    api.note_boot_mode(&node, &machine, "Secure Boot", effect).await;
+    api.ask_bmc(&node, async |machine, view| {
+        let effect = machine.set_secure_boot(view, enable).await?;
+        api.note_boot_mode(&node, machine, "Secure Boot", effect).await;
+        Ok::<_, SecureBootNotSet>(())
+    })
+    .await?;
     Ok(accepted(&view, &node))
 }
 
@@ -114,9 +115,7 @@ pub(super) async fn inject_nmi(
 ) -> Result<StatusCode, ApiError> {
     let node = api.find(&ident, view.version).await?.node;
     let node = api.free(&node, &ident, |_| Ok(())).await?;
-    let bmc = api.bmc_of(&node).await?;
-    let machine = bmc.machine().await?;
-    machine.interrupt(&machine.look().await?).await?;
+    api.ask_bmc(&node, async |machine, view| machine.interrupt(view).await).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -175,9 +174,19 @@ impl ApiContext {
         }
     }
 
-    /// The BMC of a node, for a request whose client waits.
-    async fn bmc_of<'n>(&'n self, node: &'n Node) -> Result<BmcClient<'n>, ApiError> {
-        Ok(BmcClient::of(&self.bmcs, node, &self.recorder, API_PATIENCE).await?)
+    /// Asks the BMC of a node, whose system was just looked at, while the client waits.
+    async fn ask_bmc<T, E>(
+        &self,
+        node: &Node,
+        ask: impl AsyncFnOnce(&BmcMachine<'_, '_>, &SystemView) -> Result<T, E>,
+    ) -> Result<T, ApiError>
+    where
+        ApiError: From<E>,
+    {
+        let bmc = BmcClient::of(&self.bmcs, node, &self.recorder, API_PATIENCE).await?;
+        let machine = bmc.machine().await?;
+        let shown = machine.look().await?;
+        Ok(ask(&machine, &shown).await?)
     }
 
     /// The node, after waiting shortly for a worker that holds it, if `check` allows the request. Work that begins later, while the BMC

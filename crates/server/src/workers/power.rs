@@ -104,8 +104,8 @@ async fn carry_out_all(
     plan: &mut PowerPlan,
     mut way: Option<&mut WayOfBoot<'_>>,
 ) -> Result<PlanPause, NotCarriedOut> {
-    let (node, recorder) = (&claimed.node, &context.recorder);
-    let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?;
+    let node = &claimed.node;
+    let bmc = BmcClient::of(&context.bmcs, node, &context.recorder, WORK_PATIENCE).await?;
     let machine = bmc.machine().await?;
     let mut shown = machine.look().await?;
     loop {
@@ -139,15 +139,14 @@ async fn carry_out_all(
             PlannedAction::ReadBack(boot) => {
                 if let Some(way) = chosen(way.as_deref()) {
                     let read = machine.read_back(way, &boot).await.map_err(BmcError::from)?;
-                    for warning in read.warnings {
-                        warn!("{warning}");
-                        let observation = BmcObservation::ReadBack { warning };
-                        recorder.record(node, BootEventKind::BmcShows { observation });
-                    }
+                    record_warnings(context, node, read.warnings);
                     shown = read.view;
                 }
             }
-            PlannedAction::UndoBoot(changes) => machine.undo_boot(&shown, &changes).await?,
+            PlannedAction::UndoBoot(changes) => {
+                let still_shown = machine.undo_boot(&shown, &changes).await?;
+                record_warnings(context, node, still_shown);
+            }
             PlannedAction::RemoveCa => {
                 if let Some(authority) = context.ca_to_remove(node) {
                     let removed = machine.remove_ca(&shown, authority).await;
@@ -173,6 +172,15 @@ async fn carry_out_all(
 
 fn chosen<'w>(way: Option<&'w WayOfBoot<'_>>) -> Option<&'w ChosenWay> {
     way.and_then(WayOfBoot::chosen)
+}
+
+/// Records what a BMC shows otherwise than it was set.
+fn record_warnings(context: &WorkerContext, node: &Node, warnings: Vec<String>) {
+    for warning in warnings {
+        warn!("{warning}");
+        let observation = BmcObservation::ReadBack { warning };
+        context.recorder.record(node, BootEventKind::BmcShows { observation });
+    }
 }
 
 /// Records what a BMC shows, in the log, and in the trace of the attempt under way.

@@ -182,10 +182,10 @@ where
         let view = machine.look().await?;
         machine.power_off(&view).await?;
         let view = machine.look().await?;
-        machine.undo_boot(&view, way.changes()).await?;
+        let still_shown = machine.undo_boot(&view, way.changes()).await?;
         bmc.inside.press_on();
         let after = bmc.inside.booted().unwrap();
-        let warnings = read.warnings.join("; ");
+        let warnings = [read.warnings, still_shown].concat().join("; ");
         Ok::<_, BootNotSet>(format!("{} | {booted:?}, then {after:?} | {warnings}", way.kind()))
     };
     let words = course.await.unwrap_or_else(|error| format!("refused: {error}"));
@@ -592,7 +592,70 @@ async fn an_override_is_set_and_cleared_in_the_form_that_a_bmc_takes() {
     let bmc = OddBmc::new(tree(&refusing, &json!({})), no_settings);
     let words = boot_and_end(&bmc, &need).await;
     note("names settings that it does not show", format!("{words}\n{}", bmc.changes()));
+
+    // What it does not show, the recorded one refuses as an unknown property.
+    let no_enabled = json!({"Boot": {"BootSourceOverrideEnabled": null}});
+    let bmc = OddBmc::new(tree(&no_enabled, &json!({})), usual);
+    let words = boot_and_end(&bmc, &need).await;
+    note("has no BootSourceOverrideEnabled", format!("{words}\n{}", bmc.changes()));
+    let in_general =
+        |request: &RedfishRequest, _: usize| match boot(request)["BootSourceOverrideEnabled"]
+            .is_string()
+        {
+            true => refusal(400, "GeneralError", "A general error has occurred."),
+            false => OddAnswer::Usual,
+        };
+    let bmc = OddBmc::new(tree(&no_enabled, &json!({})), in_general);
+    let words = boot_and_end(&bmc, &need).await;
+    note("has none, and does not say so", format!("{words}\n{}", bmc.changes()));
     insta::assert_snapshot!(table);
+}
+
+#[tokio::test]
+async fn a_machine_in_bios_mode_is_refused_in_words_of_what_it_is_to_boot() {
+    let macs = macs();
+    let legacy = json!({"Boot": {
+        "BootSourceOverrideMode": "Legacy",
+        "BootSourceOverrideMode@Redfish.AllowableValues": ["Legacy"],
+    }});
+    for (media, words) in [
+        (MediaUse::Never, "and HTTP boot is for UEFI only"),
+        (MediaUse::AsFallback, "and HTTP boot is for UEFI only"),
+        (MediaUse::Only, "and the image of its virtual CD is for UEFI only"),
+    ] {
+        let bmc = OddBmc::new(tree(&legacy, &json!({})), usual);
+
+        let refused = boot_and_end(&bmc, &BootNeed { media, ..by_url(&macs) }).await;
+
+        assert!(refused.contains(words), "{media:?}: {refused}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_bmc_still_shows_after_it_took_the_undoing_is_named() {
+    let macs = macs();
+    let takes_and_keeps = |request: &RedfishRequest, _: usize| {
+        let ends = request.purpose == RedfishPurpose::ClearOverride
+            || request.purpose == RedfishPurpose::RestoreBootOrder
+            || request.path == EJECT;
+        let answer = RedfishAnswer { status: StatusCode::NO_CONTENT, ..RedfishAnswer::default() };
+        if ends { OddAnswer::Instead(answer) } else { OddAnswer::Usual }
+    };
+    let continuous = json!({"Boot": {
+        "BootSourceOverrideEnabled@Redfish.AllowableValues": ["Disabled", "Continuous"],
+    }});
+    let bmc = OddBmc::new(tree(&continuous, &json!({})), takes_and_keeps);
+    let words = boot_and_end(&bmc, &BootNeed { media: MediaUse::Only, ..by_url(&macs) }).await;
+    for still in ["still shows it, with the target Cd", "CD still shows an image"] {
+        assert!(words.contains(still), "{words}");
+    }
+
+    let first = format!("{SYSTEM}/BootOptions");
+    let page = json!({"@odata.id": first, "Members": [{"@odata.id": card_option().0}]});
+    let order = json!(["Boot0001", "Boot0002"]);
+    let bmc = OddBmc::new(ordered(&order, vec![card_option(), (first, page)]), takes_and_keeps);
+    let words = boot_and_end(&bmc, &by_dhcp(&macs)).await;
+    assert!(words.contains("the BMC took BootOrder as before the boot"), "{words}");
 }
 
 #[tokio::test]
