@@ -36,6 +36,15 @@ pub fn tries_http_for_pxe(platform: BmcPlatform) -> bool {
     )
 }
 
+/// iDRAC9 before 6.00 boots the machine's own CD drive by the target `Cd` (iDRAC-Redfish-Scripting#90, community.general#494):
+/// its virtual one is `VCD-DVD`, among its own attributes. `firmware` is the manager's `FirmwareVersion`.
+#[must_use]
+pub fn boots_only_real_cds(platform: BmcPlatform, firmware: &str) -> bool {
+    let major = firmware.split('.').next().and_then(|major| major.parse::<u32>().ok());
+    // iDRAC7 and 8 have 1 and 2; iDRAC10 begins with 1 again.
+    platform == BmcPlatform::DellIdrac && major.is_some_and(|major| (3..6).contains(&major))
+}
+
 /// sushy-tools fetches the image of `HttpBootUri` itself while it answers the PATCH, puts it into the machine's virtual
 /// CD drive, and sets `Cd` (its `main.py`).
 #[must_use]

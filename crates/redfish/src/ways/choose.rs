@@ -8,7 +8,7 @@ use super::boot_option::{BootCards, OptionPick};
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, CannotHttpBoot};
 use super::http_attributes;
-use super::media_drive::CdDrive;
+use super::media_drive::{CdBoot, CdDrive};
 use super::over::OverridePlace;
 use super::reader::BootReader;
 use super::virtual_media::cd_target;
@@ -343,15 +343,18 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
         let Some(place) = shown.place.clone() else {
             return Err(CannotHttpBoot::NoOverride.into());
         };
-        let Some(drive) = self.cd_drive().await? else {
+        let Some((drive, firmware)) = self.cd_drive_of().await? else {
             return Err(CannotHttpBoot::NoVirtualMedia.into());
         };
         let platform = self.platform_by_system();
+        if quirks::boots_only_real_cds(platform, &firmware) {
+            return Ok(WayPlan::VirtualMedia { place, drive, by: CdBoot::DellFirstBootDevice });
+        }
         let Some(target) = cd_target(platform, &self.system.body, shown.targets.as_deref()) else {
             let targets = shown.targets.as_ref().map(|targets| targets.join(", "));
             return Err(CannotHttpBoot::NoCdTarget { targets: targets.unwrap_or_default() }.into());
         };
-        Ok(WayPlan::VirtualMedia { place, drive, target })
+        Ok(WayPlan::VirtualMedia { place, drive, by: CdBoot::Target(target) })
     }
 }
 

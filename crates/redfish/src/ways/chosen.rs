@@ -6,7 +6,7 @@ use hardware::{BootChange, BootWayKind};
 
 use super::bios::{DellHttpDevice, HpeBootOrder};
 use super::boot_option::OptionPick;
-use super::media_drive::CdDrive;
+use super::media_drive::{CdBoot, CdDrive};
 use super::over::OverridePlace;
 use crate::platform::BmcPlatform;
 
@@ -62,7 +62,7 @@ pub(super) enum WayPlan {
     VirtualMedia {
         place: OverridePlace,
         drive: CdDrive,
-        target: &'static str,
+        by: CdBoot,
     },
 }
 

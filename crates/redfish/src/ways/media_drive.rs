@@ -26,6 +26,15 @@ pub(super) struct CdDrive {
     pub(super) path: String,
 }
 
+/// What has the machine boot from its virtual CD drive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum CdBoot {
+    /// A target of the boot override.
+    Target(&'static str),
+    /// iDRAC's own `ServerBoot.1.FirstBootDevice` = `VCD-DVD`.
+    DellFirstBootDevice,
+}
+
 /// The actions by which images get into a drive and out of it. Without one, its properties are written, as before
 /// Redfish 1.2, and on Lenovo's XCC.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

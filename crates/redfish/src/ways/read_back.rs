@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, NotKept};
-use super::media_drive::CdDrive;
+use super::media_drive::{CdBoot, CdDrive};
 use super::over::OverridePlace;
+use super::set::{DELL_CD, DELL_DEVICE};
 use super::wanted::HttpBootOverride;
 use crate::channel::BmcChannel;
 use crate::machine::RedfishSystem;
@@ -83,9 +84,17 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             WayPlan::Pxe { place } => {
                 has_target(&self.resource(&view, &place.path).await?, place, "Pxe", &mut warnings)?;
             }
-            WayPlan::VirtualMedia { place, drive, target } => {
-                let at = self.resource(&view, &place.path).await?;
-                has_target(&at, place, target, &mut warnings)?;
+            WayPlan::VirtualMedia { place, drive, by } => {
+                match by {
+                    CdBoot::Target(target) => {
+                        let at = self.resource(&view, &place.path).await?;
+                        has_target(&at, place, target, &mut warnings)?;
+                    }
+                    CdBoot::DellFirstBootDevice => {
+                        let at = self.dell_attributes().await?;
+                        kept(DELL_DEVICE, DELL_CD, at.body["Attributes"][DELL_DEVICE].as_str())?;
+                    }
+                }
                 let shown = self.service().shown_media(drive).await?;
                 has_media(shown.as_deref(), drive, wanted, &mut warnings)?;
             }

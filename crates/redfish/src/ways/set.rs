@@ -11,6 +11,7 @@ use super::bios::{DellHttpDevice, HpeBootOrder};
 use super::boot_option::OptionPick;
 use super::chosen::{ChosenWay, WayPlan};
 use super::errors::{BootNotSet, CannotHttpBoot};
+use super::media_drive::CdBoot;
 use super::over::{FORMS, OverridePlace, boot_body, other_form};
 use super::wanted::{HttpBootOverride, OverrideEnabled};
 use crate::channel::BmcChannel;
@@ -22,6 +23,10 @@ use crate::system::{BootObject, SystemPower, SystemView};
 
 /// HPE's name of the boot entry for `UrlBootFile` (python-ilorest-library#123).
 const HPE_URL_ENTRY: &str = "File.URL.1.1";
+/// iDRAC's attribute of the device that it boots next.
+pub(super) const DELL_DEVICE: &str = "ServerBoot.1.FirstBootDevice";
+/// Its virtual CD drive there.
+pub(super) const DELL_CD: &str = "VCD-DVD";
 /// Number limit of jobs that are read.
 const MOST_JOBS: usize = 100;
 /// Time limit of a reset that only enables Dell's HTTP device.
@@ -93,9 +98,16 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 let set = self.set_target(view, place, wanted.enabled, "UefiHttp").await;
                 self.set_hpe_order(set, order.as_ref()).await
             }
-            WayPlan::VirtualMedia { place, drive, target } => {
+            WayPlan::VirtualMedia { place, drive, by } => {
                 self.service().insert_media(drive, url).await?;
-                self.set_target(view, place, wanted.enabled, target).await
+                match by {
+                    CdBoot::Target(target) => {
+                        self.set_target(view, place, wanted.enabled, target).await
+                    }
+                    CdBoot::DellFirstBootDevice => {
+                        self.set_dell_device(place.enabled(wanted.enabled), DELL_CD).await
+                    }
+                }
             }
         };
         set.map(|()| None)
@@ -350,23 +362,39 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         place: &OverridePlace,
         enabled: OverrideEnabled,
     ) -> Result<(), BmcFailure> {
-        const ATTRIBUTES: &str =
-            "/redfish/v1/Managers/iDRAC.Embedded.1/Oem/Dell/DellAttributes/iDRAC.Embedded.1";
         match self.set_target(view, place, enabled, "UefiHttp").await {
             Err(failure) if failure.has_message("PropertyNotWritable") => {
-                let once = match place.enabled(enabled) {
-                    OverrideEnabled::Once => "Enabled",
-                    OverrideEnabled::Continuous => "Disabled",
-                };
-                let resource = self.service().get(RedfishPurpose::ReadSettings, ATTRIBUTES).await?;
-                // An apply time is refused here.
-                let body = json!({ "Attributes": {
-                    "ServerBoot.1.FirstBootDevice": "UefiHttp", "ServerBoot.1.BootOnce": once,
-                } });
-                let purpose = RedfishPurpose::BootOverride;
-                self.service().patch(purpose, &resource, body, TaskEnd::Awaited).await.map(drop)
+                self.set_dell_device(place.enabled(enabled), "UefiHttp").await
             }
             done => done,
+        }
+    }
+
+    /// iDRAC's own form of a boot override.
+    async fn set_dell_device(
+        &self,
+        enabled: OverrideEnabled,
+        device: &str,
+    ) -> Result<(), BmcFailure> {
+        let once = match enabled {
+            OverrideEnabled::Once => "Enabled",
+            OverrideEnabled::Continuous => "Disabled",
+        };
+        let resource = self.dell_attributes().await?;
+        // An apply time is refused here.
+        let body = json!({ "Attributes": { DELL_DEVICE: device, "ServerBoot.1.BootOnce": once } });
+        let purpose = RedfishPurpose::BootOverride;
+        self.service().patch(purpose, &resource, body, TaskEnd::Awaited).await.map(drop)
+    }
+
+    /// iDRAC's own attributes; before 5.00 at another path.
+    pub(super) async fn dell_attributes(&self) -> Result<RedfishResource, BmcFailure> {
+        const MANAGER: &str = "/redfish/v1/Managers/iDRAC.Embedded.1";
+        const PURPOSE: RedfishPurpose = RedfishPurpose::ReadSettings;
+        let path = format!("{MANAGER}/Oem/Dell/DellAttributes/iDRAC.Embedded.1");
+        match self.service().find(PURPOSE, &path).await? {
+            Some(found) => Ok(found),
+            None => self.service().get(PURPOSE, &format!("{MANAGER}/Attributes")).await,
         }
     }
 

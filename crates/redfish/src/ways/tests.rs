@@ -213,6 +213,32 @@ async fn a_url_in_the_bios_that_firmware_prefers_to_dhcps_is_named_without_its_s
 }
 
 #[tokio::test]
+async fn an_idrac9_before_6_00_boots_its_virtual_cd_by_its_own_attribute() {
+    let macs = macs();
+    let need = BootNeed { media: MediaUse::Only, ..by_url(&macs) };
+    for (firmware, by_attribute) in
+        [("5.10.50.00", true), ("3.36.36.36", true), ("6.10.30.00", false), ("1.20.50.50", false)]
+    {
+        let version = EmulatedFault::Merge(json!({"FirmwareVersion": firmware}));
+        let path = "/redfish/v1/Managers/iDRAC.Embedded.1".to_owned();
+        let rule = FaultRule { path, ..FaultRule::always(version) };
+        let bmc = InMemoryBmc::new(Platform::DellIdrac9).with_faults(vec![rule]);
+
+        let course = boot(&bmc, &need).await.unwrap();
+
+        assert_eq!(bmc.booted(), Some(NextBoot::Cd(URL.to_owned())), "{firmware}");
+        let patched = bmc
+            .requests()
+            .iter()
+            .any(|it| it.starts_with("PATCH") && it.contains("/DellAttributes/"));
+        assert_eq!(patched, by_attribute, "{firmware}");
+        end(&bmc, course.way.changes()).await;
+        bmc.press_on();
+        assert!(!matches!(bmc.booted(), Some(NextBoot::Cd(_))), "{firmware}");
+    }
+}
+
+#[tokio::test]
 async fn a_boot_device_is_set_and_shown_on_each_platform_that_allows_it() {
     let mut table = String::new();
     for platform in Platform::ALL {

@@ -18,19 +18,24 @@ impl<C: BmcChannel> BootReader<'_, '_, C> {
     /// the first with an action for it: others are for the BMC's own web page only (Cisco C845A M8), or want the image
     /// uploaded (Lenovo's RDOC).
     pub(super) async fn cd_drive(&mut self) -> Result<Option<CdDrive>, BmcFailure> {
+        Ok(self.cd_drive_of().await?.map(|(drive, _)| drive))
+    }
+
+    /// The same, with the `FirmwareVersion` of its manager; empty for a drive of the system.
+    pub(super) async fn cd_drive_of(&mut self) -> Result<Option<(CdDrive, String)>, BmcFailure> {
         if let Some(collection) = self.system.link("VirtualMedia").map(str::to_owned)
             && let Some(drive) = self.best_drive(&collection).await?
         {
-            return Ok(Some(drive));
+            return Ok(Some((drive, String::new())));
         }
         for manager in self.managers().await? {
             const PURPOSE: RedfishPurpose = RedfishPurpose::ReadVirtualMedia;
             let manager = unless_refused(self.service.find(PURPOSE, &manager).await)?;
-            let Some(collection) = manager.as_ref().and_then(|it| it.link("VirtualMedia")) else {
-                continue;
-            };
+            let Some(manager) = manager else { continue };
+            let Some(collection) = manager.link("VirtualMedia") else { continue };
             if let Some(drive) = self.best_drive(collection).await? {
-                return Ok(Some(drive));
+                let firmware = manager.body["FirmwareVersion"].as_str().unwrap_or_default();
+                return Ok(Some((drive, firmware.to_owned())));
             }
         }
         Ok(None)

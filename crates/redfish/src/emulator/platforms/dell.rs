@@ -217,6 +217,7 @@ impl VendorRules for DellIdrac {
         match attributes["Attributes"]["ServerBoot.1.FirstBootDevice"].as_str() {
             Some("UefiHttp") => self.boot_over_http(machine, boot),
             Some("PXE") => self.boot_over_pxe(machine),
+            Some("VCD-DVD") => machine.inserted().map_or(NextBoot::Usual, NextBoot::Cd),
             Some(_) | None => boot["BootOrder"][0]
                 .as_str()
                 .map_or(NextBoot::Usual, |first| machine.boot_from_option(first)),
