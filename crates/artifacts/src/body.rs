@@ -9,20 +9,41 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 
+use transport::http_server::FileParts;
+
 use crate::contents::Contents;
 
 /// The range that is still to be sent.
 pub(crate) struct Body {
     contents: Arc<Contents>,
     left: Range<u64>,
+    /// `None` if the connection can take no parts of files.
+    file_parts: Option<FileParts>,
     reading: Option<Reading>,
 }
 
 type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
 impl Body {
-    pub(crate) fn new(contents: Arc<Contents>, range: Range<u64>) -> Self {
-        Self { contents, left: range, reading: None }
+    pub(crate) fn new(
+        contents: Arc<Contents>,
+        range: Range<u64>,
+        file_parts: Option<FileParts>,
+    ) -> Self {
+        Self { contents, left: range, file_parts, reading: None }
+    }
+
+    /// The next bytes, if nothing has to be awaited for them.
+    fn at_once(&self) -> Option<Bytes> {
+        if self.reading.is_some() {
+            return None;
+        }
+        let part =
+            || Some((self.file_parts.as_ref()?, self.contents.cached_part(self.left.clone())?));
+        match part() {
+            Some((parts, part)) => Some(parts.push(part)),
+            None => self.contents.read_cached(self.left.clone()),
+        }
     }
 }
 
@@ -37,14 +58,20 @@ impl HttpBody for Body {
         if self.left.is_empty() {
             return Poll::Ready(None);
         }
-        let Self { contents, left, reading } = &mut *self;
-        let reader = reading.get_or_insert_with(|| {
-            let (contents, left) = (Arc::clone(contents), left.clone());
-            Box::pin(async move { contents.read(left).await })
-        });
-        let read = ready!(reader.as_mut().poll(cx));
-        *reading = None;
-        let bytes = read?;
+        let at_once = self.at_once();
+        let Self { contents, left, reading, .. } = &mut *self;
+        let bytes = match at_once {
+            Some(bytes) => bytes,
+            None => {
+                let reader = reading.get_or_insert_with(|| {
+                    let (contents, left) = (Arc::clone(contents), left.clone());
+                    Box::pin(async move { contents.read(left).await })
+                });
+                let read = ready!(reader.as_mut().poll(cx));
+                *reading = None;
+                read?
+            }
+        };
         left.start += bytes.len() as u64;
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }

@@ -1,18 +1,23 @@
 //! The contents of a ticket's files.
 
-use std::io;
+use std::io::{self, IoSliceMut};
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use efi::{ComposedImage, ExtentSlice};
+use efi::{ComposedImage, ExtentSlice, SharedFile};
+use rustix::io::{ReadWriteFlags, preadv2};
+use transport::http_server::FilePart;
 
 use crate::boot_set::Shared;
+use crate::chunk::Chunk;
 
 /// Number of bytes to read and send at once: enough for a fast link, and little memory for a stalled machine.
-const CHUNK: u64 = 256 * 1024;
-static ZEROS: [u8; CHUNK as usize] = [0; CHUNK as usize];
+pub(crate) const CHUNK: usize = 64 * 1024;
+/// A shorter part of a file is sent together with what precedes it, which takes less time than the saved copy.
+const SHORTEST_PART: u64 = 32 * 1024;
+static ZEROS: [u8; CHUNK] = [0; CHUNK];
 
 /// A file of a ticket.
 #[derive(Debug)]
@@ -40,23 +45,69 @@ impl Contents {
         Self::new(ComposedImage::of_bytes(sentence.into_bytes()), "text/plain", Vec::new())
     }
 
-    /// Some bytes from the start of `range`, at least one if the range is not empty.
-    pub(crate) async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
-        let Some(slice) = self.image.slice(range).next() else { return Ok(Bytes::new()) };
-        match slice {
-            ExtentSlice::Bytes(bytes) => Ok(Bytes::copy_from_slice(bytes)),
-            ExtentSlice::Zeros(len) => Ok(Bytes::from_static(&ZEROS[..len.min(CHUNK) as usize])),
-            ExtentSlice::File { source, offset, len } => {
-                let shared = self.files.iter().find(|shared| shared.source == *source);
-                let shared =
-                    shared.ok_or_else(|| io::Error::other(format!("no {}", source.name)))?;
-                let file = Arc::clone(&shared.file);
-                let mut buffer = vec![0; len.min(CHUNK) as usize];
-                tokio::task::spawn_blocking(move || {
-                    file.read_exact_at(&mut buffer, offset).map(|()| Bytes::from(buffer))
-                })
-                .await?
+    /// Some bytes from the start of `range`, at least one if the range is not empty; `None` if that takes time.
+    pub(crate) fn read_cached(&self, range: Range<u64>) -> Option<Bytes> {
+        Some(match self.image.slice(range).next() {
+            None => Bytes::new(),
+            Some(ExtentSlice::Bytes(bytes)) => {
+                Bytes::copy_from_slice(&bytes[..first(bytes.len() as u64)])
             }
-        }
+            Some(ExtentSlice::Zeros(len)) => Bytes::from_static(&ZEROS[..first(len)]),
+            Some(ExtentSlice::File { source, offset, len }) => {
+                let mut chunk = Chunk::new(first(len));
+                let file = &self.shared(source)?.file;
+                let buffers = &mut [IoSliceMut::new(&mut chunk)];
+                let read = preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT);
+                // At the end of a file that was cut, the slow read says so.
+                let read = read.ok().filter(|read| *read > 0)?;
+                chunk.into_bytes(read)
+            }
+        })
     }
+
+    /// The part of a file with which `range` begins, if it is long and in the page cache: the kernel then sends it
+    /// without waiting for a disk.
+    pub(crate) fn cached_part(&self, range: Range<u64>) -> Option<FilePart> {
+        let ExtentSlice::File { source, offset, len } = self.image.slice(range).next()? else {
+            return None;
+        };
+        if len < SHORTEST_PART {
+            return None;
+        }
+        let file = &self.shared(source)?.file;
+        let len = len.min(FilePart::MOST as u64);
+        let is_cached = |at| {
+            preadv2(file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT)
+                .is_ok_and(|read| read > 0)
+        };
+        let is_cached = is_cached(offset) && is_cached(offset + len - 1);
+        is_cached.then(|| FilePart { file: Arc::clone(file), offset, len: len as usize })
+    }
+
+    /// The same as [`read_cached`](Self::read_cached), on a thread for blocking calls.
+    pub(crate) async fn read(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let Some(ExtentSlice::File { source, offset, len }) =
+            self.image.slice(range.clone()).next()
+        else {
+            return Ok(self.read_cached(range).unwrap_or_default());
+        };
+        let shared = self.shared(source);
+        let shared = shared.ok_or_else(|| io::Error::other(format!("no {}", source.name)))?;
+        let (file, mut chunk) = (Arc::clone(&shared.file), Chunk::new(first(len)));
+        tokio::task::spawn_blocking(move || {
+            file.read_exact_at(&mut chunk, offset)?;
+            let read = chunk.len();
+            Ok(chunk.into_bytes(read))
+        })
+        .await?
+    }
+
+    fn shared(&self, source: &SharedFile) -> Option<&Shared> {
+        self.files.iter().find(|shared| shared.source == *source)
+    }
+}
+
+/// The length of the first read of `len` bytes.
+fn first(len: u64) -> usize {
+    usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK))
 }

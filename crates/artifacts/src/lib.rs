@@ -12,6 +12,7 @@ mod attempt_images;
 mod body;
 mod boot_set;
 mod boot_sets;
+mod chunk;
 mod contents;
 mod exchange;
 mod images;

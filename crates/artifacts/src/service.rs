@@ -77,12 +77,20 @@ impl HttpService for BootService {
             length: range.end - range.start,
             started,
         };
-        let mut response = http::Response::new(Body::new(contents, range));
+        let file_parts = caller.file_parts();
+        let body = Body::new(contents, range, file_parts.clone());
+        let mut response = http::Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers();
         let before_last_byte = exchange.before_last_byte(self.0.images.loader());
         let when_sent: WhenSent = Box::new(move |sent| exchange.record(&sent));
-        Answered { response, is_useful, before_last_byte, when_sent: Some(when_sent) }
+        let (when_sent, file_parts) = (Some(when_sent), file_parts.unwrap_or_default());
+        Answered { response, is_useful, before_last_byte, when_sent, file_parts }
+    }
+
+    /// In a current boot, a machine got this address, or fetched from it.
+    fn expects(&self, remote: IpAddr) -> bool {
+        self.0.recorder.addresses().owner(remote).is_some()
     }
 
     /// Records the failure in the boot of the node whose machine has this address.

@@ -7,13 +7,16 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{FileExt, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use artifacts::{ArtifactSettings, Artifacts, BootSets, UkiSigner, check_boot_set};
+use certificates::{CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
+use futures::stream::{self, StreamExt as _};
 use hardware::CpuArch;
 use netboot::boot_set::efi_machine;
 use netboot::image_limits::ImageLimits;
@@ -27,6 +30,7 @@ use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::rsa::Rsa;
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use openssl::symm::Cipher;
 use openssl::x509::{X509, X509NameBuilder};
 use proptest::prelude::*;
@@ -38,13 +42,15 @@ use provision::{BootEventKind, BootInterface, Node, Procedure, ProvisionState};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::oneshot;
+use tokio_openssl::SslStream;
 use transport::http_server::metrics::HttpMetrics;
 use transport::http_server::{
-    ConnectionLimits, EncryptedStream, HandshakeFailure, ListenerTls, PortListener,
+    ConnectionLimits, EncryptedStream, HandshakeFailure, ListenerTls, PortListener, PortShares,
 };
+use transport::listen::listen;
 use uuid::Uuid;
 
 const KERNEL_LEN: usize = 700_001;
@@ -903,6 +909,82 @@ async fn grub_is_what_http_starts_where_the_settings_say_so() {
     assert!(config.contains("linux \"$cmdpath/kernel\" 'ipa-api-url=http://127.0.0.1:6386'"));
 }
 
+/// Half of them come from one address, the others from one each; they send nothing, half of a request, or half of a
+/// handshake.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_idle_connections_of_strangers_keep_no_machine_out() {
+    let listener = Listener::start().await;
+    let [plain, encrypted] = listener.serve_with_tls();
+    let tls = SslConnector::builder(SslMethod::tls_client()).unwrap().build();
+    let hello = client_hello(&tls).await;
+    let descriptors = PortShares::of_this_process(1_000_000).all();
+    let open = async |number: usize| {
+        let from = if number.is_multiple_of(2) { 0 } else { number };
+        let (address, first) = match number / 2 % 4 {
+            0 => (plain, &b""[..]),
+            1 => (plain, &b"GET /boot/"[..]),
+            2 => (encrypted, &b""[..]),
+            _ => (encrypted, &hello[..]),
+        };
+        let mut stream = connect_from(2, from, address).await;
+        // It may have been evicted already.
+        let _ = stream.write_all(first).await;
+        stream
+    };
+    let strangers = stream::iter(0..10_000.min(descriptors)).map(open).buffer_unordered(256);
+    let strangers: Vec<_> = strangers.collect().await;
+
+    // The second time, the address of each is known.
+    for _ in 0..2 {
+        let fetch = async |number: usize| {
+            let mut stream = connect_from(1, number, plain).await;
+            let request =
+                format!("GET /boot/{TICKET}/grub.cfg HTTP/1.1\r\nConnection: close\r\n\r\n");
+            let mut answers = vec![exchange(&mut stream, &request).await];
+            let mut ssl = tls.configure().unwrap().into_ssl("127.0.0.1").unwrap();
+            ssl.set_verify(SslVerifyMode::NONE);
+            let stream = connect_from(1, number, encrypted).await;
+            let mut stream = SslStream::new(ssl, stream).unwrap();
+            Pin::new(&mut stream).connect().await.unwrap();
+            answers.push(exchange(&mut stream, &request).await);
+            answers
+        };
+        for answer in join_all((0..20).map(fetch)).await.into_iter().flatten() {
+            assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+        }
+    }
+    drop(strangers);
+}
+
+/// A connection from the address with this number in 127.`network`.0.0.
+async fn connect_from(network: u8, number: usize, to: SocketAddr) -> TcpStream {
+    let [_, _, low, last] = (number as u32 + 1).to_be_bytes();
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((Ipv4Addr::new(127, network, low, last), 0).into()).unwrap();
+    socket.connect(to).await.unwrap()
+}
+
+async fn exchange(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &str) -> String {
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    // OpenSSL takes an end without an alert for an error.
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8(answer).unwrap()
+}
+
+/// The first message of a client's handshake.
+async fn client_hello(tls: &SslConnector) -> Vec<u8> {
+    let (ours, mut theirs) = tokio::io::duplex(16 * 1024);
+    let mut stream = SslStream::new(tls.configure().unwrap().into_ssl("a").unwrap(), ours).unwrap();
+    let mut hello = vec![0; 16 * 1024];
+    let read = tokio::select! {
+        read = theirs.read(&mut hello) => read.unwrap(),
+        ended = Pin::new(&mut stream).connect() => panic!("the handshake ended: {ended:?}"),
+    };
+    hello.truncate(read);
+    hello
+}
+
 /// TLS that refuses every client.
 #[derive(Debug)]
 struct RefusingTls;
@@ -983,6 +1065,26 @@ impl Listener {
             },
         ));
         Self { address, tls_address, artifacts, index, backlog, folder, end: Some(end) }
+    }
+
+    /// Serves the same with the limits of the daemon, and returns its addresses without and with TLS.
+    fn serve_with_tls(&self) -> [SocketAddr; 2] {
+        let key = key_file(self.folder.path(), 0o600);
+        let certificate = self.folder.path().join("cert.pem");
+        let source = CertificateSource::of_files(OperatorFiles { certificate, key }).unwrap();
+        let tls: Arc<dyn ListenerTls> = Arc::new(FirmwareTls::new(source, FirmwareCiphers::Modern));
+        let listeners = [None, Some(tls)].map(|tls| {
+            let socket = listen((Ipv4Addr::LOCALHOST, 0).into(), "a test").unwrap();
+            PortListener { socket, tls }
+        });
+        let addresses = listeners.each_ref().map(|one| one.socket.local_addr().unwrap());
+        tokio::spawn(self.artifacts.clone().serve(
+            listeners.into(),
+            ConnectionLimits::default(),
+            HttpMetrics::default(),
+            std::future::pending(),
+        ));
+        addresses
     }
 
     async fn connect(&self) -> TcpStream {

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::net::IpAddr;
-use std::pin::Pin;
 
 use anyhow::Result;
 use futures::FutureExt as _;
@@ -11,16 +10,16 @@ use futures::future::BoxFuture;
 use openssl::dh::Dh;
 use openssl::error::{Error as OpenSslError, ErrorStack};
 use openssl::ssl::{
-    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslOptions,
+    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions,
     SslSessionCacheMode, SslVersion,
 };
 use tokio::net::TcpStream;
-use tokio_openssl::SslStream;
 use transport::http_server::{EncryptedStream, HandshakeFailure, ListenerTls, TlsAlert};
 
 use crate::address_cache::AddressCache;
 use crate::certificate_pair::ServerCertificates;
 use crate::certificate_source::CertificateSource;
+use crate::firmware_stream::FirmwareStream;
 
 /// The ciphers of TLS 1.2 with forward secrecy by elliptic curves.
 const MODERN: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
@@ -79,12 +78,12 @@ impl FirmwareTls {
         &self,
         stream: TcpStream,
         near: IpAddr,
-    ) -> Result<SslStream<TcpStream>, HandshakeFailure> {
+    ) -> Result<FirmwareStream, HandshakeFailure> {
         let unusable = |why: String| HandshakeFailure::NoCertificate(why);
         let context = self.context(near).map_err(|why| unusable(format!("{why:#}")))?;
-        let stream = Ssl::new(&context).and_then(|ssl| SslStream::new(ssl, stream));
+        let stream = Ssl::new(&context).and_then(|ssl| FirmwareStream::new(ssl, stream));
         let mut stream = stream.map_err(|error| unusable(error.to_string()))?;
-        match Pin::new(&mut stream).accept().await {
+        match stream.accept().await {
             Ok(()) => Ok(stream),
             Err(error) => Err(failure(&error)),
         }
@@ -120,6 +119,13 @@ fn context(
     };
     context.set_cipher_list(list)?;
     context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
+    // A write ends after each record, so that it is known how much of an answer a slow peer has taken. Idle connections
+    // hold no buffers.
+    context.set_mode(
+        SslMode::ENABLE_PARTIAL_WRITE
+            | SslMode::ACCEPT_MOVING_WRITE_BUFFER
+            | SslMode::RELEASE_BUFFERS,
+    );
     // A boot is one connection or two: sessions would only cost memory.
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     for pair in &certificates.pairs {

@@ -6,6 +6,7 @@ mod address_cache;
 mod authority;
 mod certificate_pair;
 mod certificate_source;
+mod firmware_stream;
 mod firmware_tls;
 mod operator_tls;
 

@@ -7,6 +7,7 @@ mod admission;
 mod answer_body;
 mod answers;
 mod budget;
+mod file_parts;
 mod listener;
 mod lobby;
 pub mod metrics;
@@ -37,7 +38,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use nix::errno::Errno;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep};
@@ -45,9 +45,10 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 pub use self::admission::ConnectionLimits;
-use self::admission::{Account, Phase};
+use self::admission::{Account, Acquaintance, Phase};
 use self::answer_body::AnswerBody;
 use self::budget::BodyBudget;
+pub use self::file_parts::{FilePart, FileParts};
 pub use self::listener::{EncryptedStream, HandshakeFailure, ListenerTls, PortListener, TlsAlert};
 use self::listener::{NewConnection, poll_accept};
 use self::lobby::Lobby;
@@ -58,7 +59,7 @@ pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
 pub use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
-use self::socket::Socket;
+use self::socket::{PeerStream, Socket};
 use crate::repeats;
 
 /// Closed connections whose tasks have not ended yet; beyond this number no connection is accepted.
@@ -116,6 +117,11 @@ pub trait HttpService: Clone + Send + Sync + 'static {
         caller: &Caller,
     ) -> impl Future<Output = Answered<Self::Body>> + Send;
 
+    /// Whether a machine is expected at this address. Its connections then come before those of others.
+    fn expects(&self, _remote: IpAddr) -> bool {
+        false
+    }
+
     /// A TLS handshake of this address failed.
     fn handshake_failed(&self, _remote: IpAddr, _failure: &HandshakeFailure) {}
 }
@@ -127,6 +133,8 @@ pub struct Caller {
     pub near: IpAddr,
     /// The remote address.
     pub remote: SocketAddr,
+    /// Whether the kernel can send files on the connection.
+    takes_files: bool,
     held: Arc<ConnectionPlace>,
 }
 
@@ -134,6 +142,12 @@ impl Caller {
     /// The caller has proved to be the machine of this node: its connection counts for the node from now on.
     pub fn is_for(&self, node: Uuid) {
         self.held.is_for(node);
+    }
+
+    /// For [`Answered::file_parts`], if the connection can take any.
+    #[must_use]
+    pub fn file_parts(&self) -> Option<FileParts> {
+        self.takes_files.then(FileParts::default)
     }
 
     fn account(&self) -> Option<Account> {
@@ -151,6 +165,8 @@ pub struct Answered<B> {
     pub before_last_byte: Option<BoxFuture<'static, ()>>,
     /// A callback with the number of bytes sent.
     pub when_sent: Option<WhenSent>,
+    /// The parts of files for which there are placeholders in the body.
+    pub file_parts: FileParts,
 }
 
 /// Serves a port until `end`, then finishes current answers.
@@ -166,6 +182,11 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
     let mut look = interval(Lobby::LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut end = pin!(end);
+    let admit = |peer: SocketAddr, now| {
+        let is_expected = handler.service.expects(peer.ip());
+        let acquaintance = if is_expected { Acquaintance::Known } else { Acquaintance::Stranger };
+        state.admit(peer.ip(), acquaintance, now)
+    };
     loop {
         let takes = lobby.has_room() && connections.len() < limits.connections + LEAVING;
         let mut placed = Vec::new();
@@ -174,12 +195,12 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
             Some(_) = connections.join_next() => {}
             _ = sweep.tick() => state.sweep(Instant::now()),
             _ = look.tick(), if !lobby.is_empty() => {
-                placed = lobby.place(Instant::now(), |peer, now| state.admit(peer.ip(), now));
+                placed = lobby.place(Instant::now(), admit);
             }
             accepted = poll_fn(|cx| poll_accept(&listeners, cx)), if takes => match accepted {
                 Ok(new) => {
                     let now = Instant::now();
-                    match state.admit(new.peer.ip(), now) {
+                    match admit(new.peer, now) {
                         Ok(held) => placed.push((new, held)),
                         Err(full) => lobby.enter(new, full, now),
                     }
@@ -235,12 +256,13 @@ impl<S: HttpService> Handler<S> {
         let NewConnection { stream, peer, tls } = new;
         let Ok(near) = stream.local_addr() else { return };
         let near = near.ip().to_canonical();
-        let caller = Caller { near, remote: peer, held: Arc::clone(&held) };
+        let takes_files = tls.is_none();
+        let caller = Caller { near, remote: peer, takes_files, held: Arc::clone(&held) };
         // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
         let Some(tls) = tls else { return self.converse(stream, &caller, ended).await };
         let accepted = tokio::select! {
-            accepted = tls.accept(stream, near) => accepted,
+            accepted = held.handshake(tls.accept(stream, near)) => accepted,
             () = held.closed() => return,
             () = ended_of(ended.clone()) => return,
         };
@@ -254,7 +276,7 @@ impl<S: HttpService> Handler<S> {
         }
     }
 
-    async fn converse<IO: AsyncRead + AsyncWrite + Send + Unpin>(
+    async fn converse<IO: PeerStream>(
         &self,
         stream: IO,
         caller: &Caller,
@@ -321,7 +343,7 @@ impl<S: HttpService> Handler<S> {
             answered.response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         held.enter(Phase::Answer);
-        progress.begin(answered.when_sent);
+        progress.begin(answered.when_sent, answered.file_parts);
         let Answered { response, before_last_byte, .. } = answered;
         Ok(response.map(|body| AnswerBody::new(body, progress.clone(), before_last_byte)))
     }

@@ -4,6 +4,9 @@
 //! other. A connection with a valid ticket is counted for its node: behind NAT, all machines of a site share one
 //! address. A new connection replaces one that fetches nothing, of its own peer first, so that idle connections keep
 //! nobody out. A connection with an answer under way is never evicted.
+//!
+//! Where the service expects a machine, its address is known: its connections evict those of strangers first, and at
+//! once.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
@@ -131,23 +134,40 @@ pub(super) enum Account {
     Peer(IpNet),
 }
 
-impl Account {
-    fn class(self) -> u8 {
-        match self {
-            Self::Node(_) => 0,
-            Self::Exempt(_) => 1,
-            Self::Peer(_) => 2,
-        }
-    }
+/// Whether the service expects a machine at an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Acquaintance {
+    /// It does.
+    Known,
+    /// The address may be anybody's.
+    Stranger,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct AdmittedConnection {
     address: IpAddr,
     account: Account,
+    acquaintance: Acquaintance,
     phase: Phase,
     since: Instant,
     useful_at: Instant,
+}
+
+impl AdmittedConnection {
+    /// The order of eviction, the last class first.
+    fn class(&self) -> u8 {
+        match (self.account, self.acquaintance) {
+            (Account::Node(_), _) => 0,
+            (Account::Exempt(_), _) => 1,
+            (Account::Peer(_), Acquaintance::Known) => 2,
+            (Account::Peer(_), Acquaintance::Stranger) => 3,
+        }
+    }
+
+    /// Whether it is a stranger's without an answer under way.
+    fn is_idle_stranger(&self) -> bool {
+        self.class() == 3 && self.phase != Phase::Answer
+    }
 }
 
 /// The connections of a port.
@@ -172,7 +192,12 @@ impl Admission {
     }
 
     /// Decides about a new connection; evicted connections are removed.
-    pub(super) fn admit(&mut self, address: IpAddr, now: Instant) -> AdmissionVerdict {
+    pub(super) fn admit(
+        &mut self,
+        address: IpAddr,
+        acquaintance: Acquaintance,
+        now: Instant,
+    ) -> AdmissionVerdict {
         let account = self.account_of(address);
         let has_limit = !matches!(account, Account::Exempt(_));
         let evicted = if has_limit && count(&self.accounts, &account) >= self.limits.per_peer {
@@ -182,7 +207,10 @@ impl Admission {
             }
             victims
         } else if self.held.len() >= self.limits.connections {
-            let victims = self.victims(None, now);
+            let mut victims = self.victims(None, now);
+            if victims.is_empty() && acquaintance == Acquaintance::Known {
+                victims = self.victims_of(AdmittedConnection::is_idle_stranger);
+            }
             if victims.is_empty() {
                 return AdmissionVerdict::PortFull;
             }
@@ -193,8 +221,14 @@ impl Admission {
         evicted.iter().for_each(|victim| self.remove(*victim));
         let id = ConnectionId(self.next);
         self.next += 1;
-        let held =
-            AdmittedConnection { address, account, phase: Phase::Idle, since: now, useful_at: now };
+        let held = AdmittedConnection {
+            address,
+            account,
+            acquaintance,
+            phase: Phase::Idle,
+            since: now,
+            useful_at: now,
+        };
         self.held.insert(id, held);
         *self.accounts.entry(account).or_default() += 1;
         *self.addresses.entry(address).or_default() += 1;
@@ -303,30 +337,43 @@ impl Admission {
         now.saturating_duration_since(held.useful_at) > self.limits.fruitless
     }
 
-    /// The connections to evict, among all or among one account's: of the account with the most connections, those
-    /// without a useful answer for the longest time. Connections with an answer under way and new ones are exempt.
-    ///
-    /// An eighth of that account's connections is evicted at once, so that a flood does not search all connections
-    /// for each new one.
+    /// The connections to evict, among all or among one account's. Connections with an answer under way and new ones
+    /// are exempt.
     fn victims(&self, of: Option<Account>, now: Instant) -> Vec<ConnectionId> {
-        let is_idle = |held: &AdmittedConnection| {
-            held.phase != Phase::Answer && now.saturating_duration_since(held.since) >= GRACE
-        };
-        let idle = self.held.iter().filter(|(_, held)| is_idle(held));
-        let candidates = idle.filter(|(_, held)| of.is_none_or(|account| account == held.account));
-        let mut ranked: Vec<_> = candidates
+        self.victims_of(|held| {
+            held.phase != Phase::Answer
+                && now.saturating_duration_since(held.since) >= GRACE
+                && of.is_none_or(|account| account == held.account)
+        })
+    }
+
+    /// Of the account with the most connections among the candidates, those without a useful answer for the longest
+    /// time.
+    ///
+    /// An eighth of that account's connections is evicted at once, or, of many accounts with a few each, a sixteenth of
+    /// all their candidates: a flood must not search all connections for each new one.
+    fn victims_of(&self, is_candidate: impl Fn(&AdmittedConnection) -> bool) -> Vec<ConnectionId> {
+        let mut ranked: Vec<_> = self
+            .held
+            .iter()
+            .filter(|(_, held)| is_candidate(held))
             .map(|(id, held)| {
                 let of_account = count(&self.accounts, &held.account);
                 let of_address = count(&self.addresses, &held.address);
-                let rank = (held.account.class(), of_account, of_address);
+                let rank = (held.class(), of_account, of_address);
                 (Reverse(rank), held.useful_at, *id, held.account)
             })
             .collect();
         let Some(&(rank, _, _, account)) = ranked.iter().min() else { return Vec::new() };
-        ranked.retain(|other| (other.0, other.3) == (rank, account));
-        ranked.sort_unstable();
+        ranked.retain(|other| other.0 == rank);
         let Reverse((_, of_account, _)) = rank;
-        ranked.into_iter().take((of_account / 8).max(1)).map(|(_, _, id, _)| id).collect()
+        let of_all = ranked.len() / 16;
+        if of_all <= of_account {
+            ranked.retain(|other| other.3 == account);
+        }
+        ranked.sort_unstable();
+        let most = if of_all <= of_account { of_account / 8 } else { of_all };
+        ranked.into_iter().take(most.max(1)).map(|(_, _, id, _)| id).collect()
     }
 
     fn account_of(&self, address: IpAddr) -> Account {
@@ -385,12 +432,12 @@ mod tests {
     #[test]
     fn a_peer_that_holds_its_share_loses_its_oldest_silent_connection_to_its_newest() {
         let (mut port, mut now) = (port(100, 2), Instant::now());
-        let (first, _) = admitted(port.admit(ip(STRANGER), now));
-        let (second, _) = admitted(port.admit(ip(STRANGER), now));
-        let (machine, _) = admitted(port.admit(ip(MACHINE), now));
+        let (first, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
+        let (second, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
+        let (machine, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
 
         now += GRACE;
-        let (third, evicted) = admitted(port.admit(ip(STRANGER), now));
+        let (third, evicted) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
 
         assert_eq!(evicted, Some(first));
         assert_eq!(port.len(), 3);
@@ -401,41 +448,56 @@ mod tests {
     fn a_client_with_many_connections_at_once_pushes_none_of_its_own_out() {
         let (mut port, now) = (port(100, 2), Instant::now());
         for _ in 0..2 {
-            admitted(port.admit(ip(MACHINE), now));
+            admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
         }
 
-        assert_eq!(port.admit(ip(MACHINE), now), AdmissionVerdict::PeerFull);
-        assert!(matches!(port.admit(ip(MACHINE), now + GRACE), AdmissionVerdict::Admitted { .. }));
+        assert_eq!(
+            port.admit(ip(MACHINE), Acquaintance::Stranger, now),
+            AdmissionVerdict::PeerFull
+        );
+        assert!(matches!(
+            port.admit(ip(MACHINE), Acquaintance::Stranger, now + GRACE),
+            AdmissionVerdict::Admitted { .. }
+        ));
     }
 
     #[test]
     fn no_answer_is_broken_off_for_a_newcomer() {
         let (mut port, mut now) = (port(3, 2), Instant::now());
         for _ in 0..2 {
-            let (id, _) = admitted(port.admit(ip(STRANGER), now));
+            let (id, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
             port.enter(id, Phase::Answer, now);
         }
 
-        assert_eq!(port.admit(ip(STRANGER), now), AdmissionVerdict::PeerFull);
-        let (machine, _) = admitted(port.admit(ip(MACHINE), now));
+        assert_eq!(
+            port.admit(ip(STRANGER), Acquaintance::Stranger, now),
+            AdmissionVerdict::PeerFull
+        );
+        let (machine, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
         port.enter(machine, Phase::Answer, now);
-        assert_eq!(port.admit(ip("192.0.2.11"), now), AdmissionVerdict::PortFull);
+        assert_eq!(
+            port.admit(ip("192.0.2.11"), Acquaintance::Stranger, now),
+            AdmissionVerdict::PortFull
+        );
         port.enter(machine, Phase::Idle, now);
         now += GRACE;
-        assert_eq!(admitted(port.admit(ip("192.0.2.11"), now)).1, Some(machine));
+        assert_eq!(
+            admitted(port.admit(ip("192.0.2.11"), Acquaintance::Stranger, now)).1,
+            Some(machine)
+        );
     }
 
     #[test]
     fn of_a_full_port_whoever_has_most_gives_way_and_not_the_lone_machine() {
         let (mut port, mut now) = (port(4, 3), Instant::now());
-        let (machine, _) = admitted(port.admit(ip(MACHINE), now));
-        let (first, _) = admitted(port.admit(ip(STRANGER), now));
+        let (machine, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
+        let (first, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
         for _ in 0..2 {
-            admitted(port.admit(ip(STRANGER), now));
+            admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
         }
 
         now += GRACE;
-        let (_, evicted) = admitted(port.admit(ip("192.0.2.11"), now));
+        let (_, evicted) = admitted(port.admit(ip("192.0.2.11"), Acquaintance::Stranger, now));
 
         assert_eq!(evicted, Some(first));
         assert!(port.account(machine).is_some());
@@ -444,13 +506,15 @@ mod tests {
     #[test]
     fn of_whoever_has_very_many_some_give_way_at_once() {
         let (mut port, mut now) = (port(101, 100), Instant::now());
-        admitted(port.admit(ip(MACHINE), now));
+        admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
         for _ in 0..100 {
-            admitted(port.admit(ip(STRANGER), now));
+            admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
         }
         now += GRACE;
 
-        let AdmissionVerdict::Admitted { evicted, .. } = port.admit(ip("192.0.2.11"), now) else {
+        let AdmissionVerdict::Admitted { evicted, .. } =
+            port.admit(ip("192.0.2.11"), Acquaintance::Stranger, now)
+        else {
             panic!("not admitted")
         };
 
@@ -458,18 +522,55 @@ mod tests {
     }
 
     #[test]
-    fn all_addresses_of_an_ipv6_network_are_one_peer_and_the_greedy_one_of_them_gives_way() {
-        let (mut port, mut now) = (port(100, 3), Instant::now());
-        let (machine, _) = admitted(port.admit(ip("2001:db8::10"), now));
-        let (first, _) = admitted(port.admit(ip("2001:db8::66"), now));
-        admitted(port.admit(ip("2001:db8::66"), now));
+    fn of_many_strangers_with_one_connection_each_some_give_way_at_once() {
+        let (mut port, mut now) = (port(160, 100), Instant::now());
+        for last in 0..160 {
+            admitted(port.admit([198, 51, 100, last].into(), Acquaintance::Stranger, now));
+        }
+        now += GRACE;
+
+        let machine = port.admit(ip(MACHINE), Acquaintance::Stranger, now);
+
+        let AdmissionVerdict::Admitted { evicted, .. } = machine else { panic!("not admitted") };
+        assert_eq!(evicted, (0..10).map(ConnectionId).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_known_machine_waits_for_no_stranger_and_is_not_pushed_out_by_any() {
+        let (mut port, mut now) = (port(2, 2), Instant::now());
+        let (first, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
+        let (second, _) = admitted(port.admit(ip("192.0.2.67"), Acquaintance::Stranger, now));
+        assert_eq!(
+            port.admit(ip("192.0.2.68"), Acquaintance::Stranger, now),
+            AdmissionVerdict::PortFull
+        );
+
+        let (machine, evicted) = admitted(port.admit(ip(MACHINE), Acquaintance::Known, now));
+        assert_eq!(evicted, Some(first));
 
         now += GRACE;
-        let (_, evicted) = admitted(port.admit(ip("2001:db8::77"), now));
+        let (_, evicted) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
+        assert_eq!(evicted, Some(second), "the machine's is as old");
+        assert!(port.account(machine).is_some());
+    }
+
+    #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_peer_and_the_greedy_one_of_them_gives_way() {
+        let (mut port, mut now) = (port(100, 3), Instant::now());
+        let (machine, _) = admitted(port.admit(ip("2001:db8::10"), Acquaintance::Stranger, now));
+        let (first, _) = admitted(port.admit(ip("2001:db8::66"), Acquaintance::Stranger, now));
+        admitted(port.admit(ip("2001:db8::66"), Acquaintance::Stranger, now));
+
+        now += GRACE;
+        let (_, evicted) = admitted(port.admit(ip("2001:db8::77"), Acquaintance::Stranger, now));
 
         assert_eq!(evicted, Some(first));
         assert!(port.account(machine).is_some());
-        assert_eq!(admitted(port.admit(ip("2001:db8:0:1::66"), now)).1, None, "another network");
+        assert_eq!(
+            admitted(port.admit(ip("2001:db8:0:1::66"), Acquaintance::Stranger, now)).1,
+            None,
+            "another network"
+        );
     }
 
     #[test]
@@ -477,7 +578,7 @@ mod tests {
         let (mut port, now) = (port(100, 2), Instant::now());
 
         for node in 0..10 {
-            let (id, evicted) = admitted(port.admit(ip(MACHINE), now));
+            let (id, evicted) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
             assert_eq!(evicted, None, "{node}");
             assert_eq!(port.count_for_node(id, Uuid::from_u128(node), now), None);
             port.enter(id, Phase::Answer, now);
@@ -492,7 +593,8 @@ mod tests {
         let node = Uuid::from_u128(1);
         let ids = [1, 2, 3].map(|last: u8| {
             now += GRACE;
-            let (id, _) = admitted(port.admit([192, 0, 2, last].into(), now));
+            let (id, _) =
+                admitted(port.admit([192, 0, 2, last].into(), Acquaintance::Stranger, now));
             (id, port.count_for_node(id, node, now))
         });
 
@@ -500,7 +602,7 @@ mod tests {
         for (id, _) in ids {
             port.enter(id, Phase::Answer, now);
         }
-        let (fourth, _) = admitted(port.admit(ip(MACHINE), now));
+        let (fourth, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
         assert_eq!(port.count_for_node(fourth, node, now), None);
         assert!(matches!(port.account(fourth), Some(Account::Peer(_))), "it stays a stranger's");
     }
@@ -515,11 +617,14 @@ mod tests {
         };
         let (mut port, now) = (Admission::new(limits), Instant::now());
         for _ in 0..5 {
-            assert_eq!(admitted(port.admit(ip(MACHINE), now)).1, None);
+            assert_eq!(admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now)).1, None);
         }
-        let (stranger, _) = admitted(port.admit(ip(STRANGER), now));
+        let (stranger, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
 
-        assert_eq!(admitted(port.admit(ip(MACHINE), now + GRACE)).1, Some(stranger));
+        assert_eq!(
+            admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now + GRACE)).1,
+            Some(stranger)
+        );
     }
 
     #[test]
@@ -528,7 +633,7 @@ mod tests {
         let now = Instant::now();
         let after = |phase, time| {
             let mut port = port(10, 10);
-            let (id, _) = admitted(port.admit(ip(STRANGER), now));
+            let (id, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
             port.enter(id, phase, now);
             port.was_useful(id, now + time);
             let ended = port.overdue(now + time).pop().map(|(_, ended)| ended);
@@ -548,8 +653,8 @@ mod tests {
     #[test]
     fn a_connection_that_asks_on_and_on_for_what_is_not_there_comes_to_its_end() {
         let (mut port, start) = (port(10, 10), Instant::now());
-        let (fruitless, _) = admitted(port.admit(ip(STRANGER), start));
-        let (useful, _) = admitted(port.admit(ip(MACHINE), start));
+        let (fruitless, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, start));
+        let (useful, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, start));
 
         let mut ended = Vec::new();
         for secs in (0..200).step_by(20) {
@@ -595,7 +700,7 @@ mod tests {
                 let at = |at: usize| ids.get(at % ids.len().max(1)).copied();
                 match action {
                     Action::Come(last) => {
-                        port.admit([192, 0, 2, last].into(), now);
+                        port.admit([192, 0, 2, last].into(), Acquaintance::Stranger, now);
                     }
                     Action::Go(n) => at(n).into_iter().for_each(|id| port.remove(id)),
                     Action::Enter(n, phase) => {

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use futures::{pending, poll};
+use tokio::sync::{Notify, Semaphore};
 use tracing::warn;
 use uuid::Uuid;
 
 use super::admission::{
-    Account, Admission, AdmissionVerdict, ConnectionId, ConnectionLimits, Ended, Phase,
+    Account, Acquaintance, Admission, AdmissionVerdict, ConnectionId, ConnectionLimits, Ended,
+    Phase,
 };
 use super::lobby::Full;
 use super::metrics::HttpMetrics;
@@ -24,6 +28,8 @@ pub(super) struct PortState {
     limits: ConnectionLimits,
     table: Mutex<Table>,
     metrics: HttpMetrics,
+    /// The turns of strangers' handshakes.
+    handshakes: Semaphore,
 }
 
 #[derive(Debug)]
@@ -36,16 +42,22 @@ struct Table {
 #[derive(Debug)]
 pub(super) struct ConnectionPlace {
     id: ConnectionId,
+    acquaintance: Acquaintance,
     phase: AtomicU8,
     closing: Arc<Notify>,
     port: Arc<PortState>,
 }
 
+/// Number of strangers' handshakes that may compute at the same time: a signature with RSA takes 2 ms, and a known
+/// machine's must not queue behind a thousand of them.
+const HANDSHAKES: usize = 4;
+
 impl PortState {
     pub(super) fn new(name: &'static str, limits: ConnectionLimits, metrics: HttpMetrics) -> Self {
         let admission = Admission::new(limits.clone());
         let table = Table { admission, closing: BTreeMap::new() };
-        Self { name, limits, table: Mutex::new(table), metrics }
+        let handshakes = Semaphore::new(HANDSHAKES);
+        Self { name, limits, table: Mutex::new(table), metrics, handshakes }
     }
 
     /// The interval of checks: short enough for the shortest limit.
@@ -58,10 +70,11 @@ impl PortState {
     pub(super) fn admit(
         self: &Arc<Self>,
         address: IpAddr,
+        acquaintance: Acquaintance,
         now: Instant,
     ) -> Result<Arc<ConnectionPlace>, Full> {
         let mut table = self.table();
-        match table.admission.admit(address, now) {
+        match table.admission.admit(address, acquaintance, now) {
             AdmissionVerdict::Admitted { id, evicted } => {
                 for evicted in evicted {
                     self.close(&mut table, evicted, Ended::Evicted);
@@ -70,7 +83,8 @@ impl PortState {
                 table.closing.insert(id, Arc::clone(&closing));
                 self.metrics.set_open(self.name, table.admission.len());
                 let phase = AtomicU8::new(Phase::Idle as u8);
-                Ok(Arc::new(ConnectionPlace { id, phase, closing, port: Arc::clone(self) }))
+                let port = Arc::clone(self);
+                Ok(Arc::new(ConnectionPlace { id, acquaintance, phase, closing, port }))
             }
             AdmissionVerdict::PeerFull => Err(Full::Peer),
             AdmissionVerdict::PortFull => Err(Full::Port),
@@ -162,6 +176,23 @@ impl ConnectionPlace {
 
     pub(super) fn account(&self) -> Option<Account> {
         self.port.table().admission.account(self.id)
+    }
+
+    /// Makes a handshake. Strangers compute their parts of it in turns.
+    pub(super) async fn handshake<T>(&self, handshake: impl Future<Output = T>) -> T {
+        let mut handshake = pin!(handshake);
+        if self.acquaintance == Acquaintance::Known {
+            return handshake.await;
+        }
+        loop {
+            let turn = self.port.handshakes.acquire().await;
+            if let Poll::Ready(made) = poll!(handshake.as_mut()) {
+                return made;
+            }
+            drop(turn);
+            // Until the handshake wakes the task.
+            pending!();
+        }
     }
 
     pub(super) fn handshake_failed(&self) {

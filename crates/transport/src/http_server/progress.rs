@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
+use super::file_parts::FileParts;
+
 /// The result of sending an answer.
 #[derive(Debug)]
 pub struct Sent {
@@ -32,6 +34,8 @@ pub(super) struct AnswerProgress {
 struct AnswerState {
     is_answering: bool,
     when_sent: Option<WhenSent>,
+    /// What stands in the body for parts of files.
+    file_parts: FileParts,
     /// Whether the body has ended.
     all_given: bool,
     failure: Option<String>,
@@ -66,10 +70,16 @@ impl AnswerProgress {
     }
 
     /// Begins an answer; the previous one has [settled](Self::settled).
-    pub(super) fn begin(&self, when_sent: Option<WhenSent>) {
+    pub(super) fn begin(&self, when_sent: Option<WhenSent>, file_parts: FileParts) {
+        let is_answering = true;
         self.with(|state| {
-            *state = AnswerState { is_answering: true, when_sent, ..AnswerState::default() }
+            *state = AnswerState { is_answering, when_sent, file_parts, ..AnswerState::default() };
         });
+    }
+
+    /// The parts of files in the answer.
+    pub(super) fn file_parts(&self) -> FileParts {
+        self.with(|state| state.file_parts.clone())
     }
 
     /// Whether an answer is being sent.

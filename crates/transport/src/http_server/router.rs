@@ -8,7 +8,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::answers::{AnswerBudget, NoRoom};
-use super::{Answered, Caller, HttpService, RequestBody, WhenSent};
+use super::{Answered, Caller, FileParts, HttpService, RequestBody, WhenSent};
 
 /// An extension of an answer: the node whose machine presented its token.
 #[derive(Clone, Copy, Debug)]
@@ -61,20 +61,20 @@ impl HttpService for RouterService {
             UsefulAnswers::NoErrors => response.status() < StatusCode::BAD_REQUEST,
             UsefulAnswers::ServedNodes => node.is_some(),
         };
-        let Some(account) = caller.account() else {
-            return Answered { response, is_useful, before_last_byte: None, when_sent: None };
+        let answered = |response, is_useful, when_sent| Answered {
+            response,
+            is_useful,
+            before_last_byte: None,
+            when_sent,
+            file_parts: FileParts::default(),
         };
+        let Some(account) = caller.account() else { return answered(response, is_useful, None) };
         match self.answers.take(account, response.body().size_hint().lower()) {
             Ok(share) => {
                 let when_sent = share.map(|share| Box::new(move |_| drop(share)) as WhenSent);
-                Answered { response, is_useful, before_last_byte: None, when_sent }
+                answered(response, is_useful, when_sent)
             }
-            Err(NoRoom) => Answered {
-                response: (self.overloaded)(),
-                is_useful: false,
-                before_last_byte: None,
-                when_sent: None,
-            },
+            Err(NoRoom) => answered((self.overloaded)(), false, None),
         }
     }
 }

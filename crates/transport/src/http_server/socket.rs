@@ -2,21 +2,62 @@
 //! answers with a text.
 
 use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::admission::Phase;
+use super::file_parts::is_placeholder;
+use super::listener::EncryptedStream;
 use super::port_state::ConnectionPlace;
 use super::progress::AnswerProgress;
 
 /// Least average rate in bytes per second at which a peer must take an answer while the server waits for it. A BMC
 /// that fetches virtual media takes ten times as much.
 const MIN_RATE: u64 = 4 * 1024;
+
+/// The bytes between server and peer.
+pub(super) trait PeerStream: AsyncRead + AsyncWrite + Send + Unpin {
+    /// Calls `send` as soon as the peer can take something.
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl PeerStream for TcpStream {
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.poll_write_ready(cx))?;
+            match self.try_io(Interest::WRITABLE, || send(self.as_fd())) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl PeerStream for Box<dyn EncryptedStream> {
+    /// The kernel does not encrypt: [`Caller::file_parts`](super::Caller::file_parts) offers none here.
+    fn poll_send(
+        &mut self,
+        _: &mut Context<'_>,
+        _: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+}
 
 /// The server's side of a connection.
 #[derive(Debug)]
@@ -39,7 +80,7 @@ struct Stalled {
     timer: Pin<Box<Sleep>>,
 }
 
-impl<S: AsyncWrite + Unpin> Socket<S> {
+impl<S: PeerStream> Socket<S> {
     pub(super) fn new(
         stream: S,
         progress: AnswerProgress,
@@ -114,7 +155,7 @@ fn is_interim(bytes: &[u8]) -> bool {
     bytes.starts_with(b"HTTP/1.1 100 ")
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
+impl<S: PeerStream> AsyncWrite for Socket<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -134,7 +175,15 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
         if !is_ours && !is_interim(first) {
             return self.say_in_words(cx, first);
         }
-        match Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)? {
+        let taken = if is_placeholder(first) {
+            let (parts, most) = (self.progress.file_parts(), first.len());
+            self.stream.poll_send(cx, |socket| parts.send(socket, most))
+        } else {
+            let parts = buffers.iter().position(|buffer| is_placeholder(buffer));
+            let buffers = &buffers[..parts.unwrap_or(buffers.len())];
+            Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+        };
+        match taken? {
             Poll::Ready(taken) => {
                 if is_ours {
                     self.progress.wrote(first, taken);
@@ -151,7 +200,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+        match Pin::new(&mut self.stream).poll_flush(cx)? {
+            Poll::Ready(()) => self.took(0),
+            // An encrypted stream holds the last bytes.
+            Poll::Pending => return self.wait(cx).map_ok(|_| ()),
+        }
         if self.progress.flushed() {
             (self.waited, self.taken) = (Duration::ZERO, 0);
             self.held.enter(Phase::Idle);
@@ -164,7 +217,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Socket<S> {
+impl<S: PeerStream> AsyncRead for Socket<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,0 +1,60 @@
+//! The boot listener alone, and clients of it, for measurements.
+//!
+//! ```text
+//! boot-bench serve FOLDER PLAIN TLS CONNECTIONS
+//! boot-bench fetch CLIENT ADDRESS PATH CONNECTIONS SECONDS [CA]
+//! boot-bench idle CLIENT ADDRESS PATH CONNECTIONS SOURCES [CA]
+//! boot-bench compose BOOT_SET ROUNDS
+//! ```
+//!
+//! `serve` answers on the address PLAIN, and with TLS on the address TLS. Each file in FOLDER/files is the ISO image of a
+//! node, whose ticket is the file's name (`/boot/FILE/boot.iso`). Composed of the boot set in FOLDER/boot-set are the
+//! UKI of the node `uki` and of the nodes `m0` to `m99` (`/boot/uki/bootx64.efi`), and the ISO image of the node `iso`.
+//! FOLDER/server.pem and FOLDER/server.key are the certificate and its key. The trace is written to FOLDER/trace.db.
+//! CONNECTIONS is the number of permitted connections; 0 stands for the daemon's limits.
+//!
+//! `fetch` prints JSON: the fetches and bytes in SECONDS, and the times to the first byte of a body in ms, from the
+//! connection on. CLIENT is `edk2` (for each fetch a connection, with HEAD, then GET in reads of 1500 bytes), `ranges`
+//! (64 KiB at a time, as a BMC reads virtual media) or `once` (`edk2`, once for each connection, each from an address of
+//! its own). In PATH `{n}` is the number of the connection.
+//!
+//! `idle` holds connections until its input ends: CLIENT is `silent`, `half` (half of a request, or with a CA of a
+//! handshake) or `used` (one fetch before). SOURCES is the number of addresses that they come from. Once they are there it
+//! prints their number.
+//!
+//! `compose` prints JSON: the time to prepare a node's image, unsigned and signed, in ms.
+
+mod compose;
+mod connect;
+mod fetch;
+mod idle;
+mod serve;
+
+use std::env;
+use std::io::{self, Write as _};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let told: Vec<_> = env::args().skip(1).collect();
+    let at = |index: usize| told.get(index).map(String::as_str).context("too few arguments");
+    match at(0)? {
+        "serve" => serve::serve(at(1)?.as_ref(), at(2)?, at(3)?, at(4)?.parse()?).await,
+        "fetch" => {
+            let target = connect::Target::new(at(2)?, at(3)?, told.get(6).map(AsRef::as_ref))?;
+            say(&fetch::fetch(at(1)?, target, at(4)?.parse()?, at(5)?.parse()?).await?)
+        }
+        "idle" => {
+            let target = connect::Target::new(at(2)?, at(3)?, told.get(6).map(AsRef::as_ref))?;
+            idle::idle(at(1)?, &target, at(4)?.parse()?, at(5)?.parse()?).await
+        }
+        "compose" => say(&compose::compose(at(1)?.as_ref(), at(2)?.parse()?).await?),
+        other => bail!("there is no `{other}`"),
+    }
+}
+
+fn say(what: &Value) -> Result<()> {
+    writeln!(io::stdout(), "{what}").context("cannot print")
+}

@@ -1,0 +1,132 @@
+//! The boot listener, with its trace and booting nodes.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::{fs, future};
+
+use anyhow::Result;
+use artifacts::{ArtifactSettings, Artifacts, BootSets};
+use certificates::{CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles};
+use netboot::image_limits::ImageLimits;
+use netboot::image_reach::ImageReach;
+use netboot::urls::{UrlPort, UrlSettings, Urls};
+use nodes::{NodeIndex, Nodes, Recorder, address_writer, trace};
+use provision::artifact::HttpLoader;
+use provision::node::{FreshAttempt, Secret};
+use provision::{Attempt, BootInterface, Node, Policy, Procedure, ProvisionState};
+use store::{Clock, Store};
+use tokio_util::sync::CancellationToken;
+use transport::http_server::metrics::HttpMetrics;
+use transport::http_server::{ConnectionLimits, PortListener, PortShares};
+use transport::listen::listen;
+use uuid::Uuid;
+
+/// Nodes with the same composed UKI.
+const MACHINES: usize = 100;
+/// `limits.connections` of the daemon.
+const DAEMON: usize = 4096;
+
+pub(crate) async fn serve(
+    folder: &Path,
+    plain: &str,
+    encrypted: &str,
+    connections: usize,
+) -> Result<()> {
+    let folder = fs::canonicalize(folder)?;
+    let shares = PortShares::of_this_process(DAEMON.max(4 * connections));
+    let url = format!("sqlite://{}", folder.join("trace.db").display());
+    let store = Store::open(&url, &folder.join("ferroboot.key")).await?;
+    let index = NodeIndex::default();
+    let (recorder, backlog) = Recorder::new();
+    let addresses = recorder.addresses().clone();
+    let settings = settings(&folder.join("boot-set"), &folder.join("files"));
+    let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
+    for node in booting_nodes(&folder)? {
+        store.create_node(&node).await?;
+        artifacts.prepare(&node).await?;
+    }
+    let nodes = Nodes::new(store.clone(), index, Policy::default());
+    nodes.load().await?;
+    tokio::spawn(address_writer::run(addresses, nodes, CancellationToken::new()));
+    tokio::spawn(trace::write(store, backlog));
+    let files =
+        OperatorFiles { certificate: folder.join("server.pem"), key: folder.join("server.key") };
+    let tls = FirmwareTls::new(CertificateSource::of_files(files)?, FirmwareCiphers::Modern);
+    let listeners = vec![
+        PortListener { socket: listen(plain.parse()?, "HTTP")?, tls: None },
+        PortListener { socket: listen(encrypted.parse()?, "HTTPS")?, tls: Some(Arc::new(tls)) },
+    ];
+    let limits = limits(connections, shares.boot);
+    artifacts.serve(listeners, limits, HttpMetrics::default(), future::pending()).await;
+    Ok(())
+}
+
+/// `0` connections stand for the daemon's limits with its share `boot`.
+fn limits(connections: usize, boot: usize) -> ConnectionLimits {
+    let waiting = boot / 4;
+    match connections {
+        0 => ConnectionLimits {
+            connections: boot - waiting,
+            waiting,
+            per_peer: (boot - waiting) / 4,
+            ..ConnectionLimits::default()
+        },
+        connections => {
+            ConnectionLimits { connections, per_peer: connections, ..ConnectionLimits::default() }
+        }
+    }
+}
+
+pub(crate) fn settings(boot_set: &Path, files: &Path) -> ArtifactSettings {
+    let urls = UrlSettings {
+        boot: None,
+        boot6: None,
+        agent: None,
+        boot_port: UrlPort::http(8080),
+        agent_port: UrlPort::http(6386),
+    };
+    ArtifactSettings {
+        boot_sets: BootSets::look(boot_set),
+        cache: files.to_owned(),
+        image_dirs: vec![files.to_owned()],
+        image_reach: ImageReach::default(),
+        image_limits: ImageLimits::default(),
+        http_loader: HttpLoader::Uki,
+        kernel_append_params: String::new(),
+        uki_signer: None,
+        urls: Urls::new(urls, None),
+        agent_authority: None,
+    }
+}
+
+fn booting_nodes(folder: &Path) -> Result<Vec<Node>> {
+    let mut nodes =
+        vec![booting("uki", BootInterface::Http), booting("iso", BootInterface::RedfishHttps)];
+    nodes.extend((0..MACHINES).map(|number| booting(&format!("m{number}"), BootInterface::Http)));
+    for file in fs::read_dir(folder.join("files"))? {
+        let path = file?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let mut node = booting(&name, BootInterface::RedfishHttps);
+        node.driver_info.insert("deploy_iso".into(), format!("file://{}", path.display()).into());
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+/// A node during a clean, with this ticket.
+pub(crate) fn booting(ticket: &str, interface: BootInterface) -> Node {
+    let now = Clock::process().now();
+    let mut node = Node::enrolled(Uuid::new_v4(), "redfish", now);
+    node.provision_state = ProvisionState::CleanWait;
+    node.attempt = Some(Attempt::begun(
+        FreshAttempt {
+            attempt: Uuid::new_v4(),
+            ticket: Secret(ticket.to_owned()),
+            agent_token: Secret("A".repeat(43)),
+        },
+        Procedure::Clean,
+        interface,
+        now,
+    ));
+    node
+}
