@@ -10,6 +10,7 @@ use hardware::CpuArch;
 use netboot::providers::announcement::Announcement;
 use netboot::providers::{kea, neutron};
 use netboot::urls::{IpFamily, UrlPort, UrlSettings, Urls};
+use provision::artifact::HttpLoader;
 use provision::{Node, Port};
 use serde_json::{Value, json};
 use providers::neutron::keystone;
@@ -23,6 +24,8 @@ static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
         boot6: url("http://[fd00::1]:8080"),
         agent: None,
         boot_port: UrlPort::http(8080),
+        plain_boot_port: Some(8080),
+        http_loader: HttpLoader::Uki,
         agent_port: UrlPort::http(6386),
     };
     let urls = Urls::new(settings, None);

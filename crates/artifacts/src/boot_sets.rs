@@ -1,11 +1,13 @@
 //! The available boot sets, and their folder.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use hardware::CpuArch;
 use netboot::boot_set::folder_of;
+use provision::artifact::Artifact;
 
 use crate::boot_set::BootSet;
 
@@ -15,6 +17,16 @@ use crate::boot_set::BootSet;
 /// A file that is missing or damaged.
 pub fn check_boot_set(folder: &Path, cpu_arch: CpuArch) -> Result<()> {
     BootSet::open(&folder_of(folder, cpu_arch), cpu_arch).map(drop)
+}
+
+/// Whether the iPXE in the boot set for `cpu_arch` fetches over HTTPS with the CAs that the firmware trusts: it reads
+/// the firmware's variable `TlsCaCertificate` (`interface/efi/efi_cacert.c`, since 2023; Debian's from version 13 on).
+#[must_use]
+pub fn ipxe_trusts_firmware_cas(folder: &Path, cpu_arch: CpuArch) -> bool {
+    let Some(ipxe) = Artifact::ipxe(cpu_arch) else { return false };
+    let program = fs::read(folder_of(folder, cpu_arch).join(ipxe.file_name()));
+    let variable: Vec<_> = "TlsCaCertificate".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    program.is_ok_and(|program| program.windows(variable.len()).any(|part| part == variable))
 }
 
 /// The architectures with boot sets; clones share the last result.

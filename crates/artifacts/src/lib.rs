@@ -22,6 +22,6 @@ mod sources;
 mod uki_signer;
 
 pub use artifacts::Artifacts;
-pub use boot_sets::{BootSets, check_boot_set};
+pub use boot_sets::{BootSets, check_boot_set, ipxe_trusts_firmware_cas};
 pub use settings::ArtifactSettings;
 pub use uki_signer::UkiSigner;

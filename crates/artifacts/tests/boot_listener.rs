@@ -1247,6 +1247,8 @@ fn our_urls() -> UrlSettings {
         boot6: None,
         agent: None,
         boot_port: UrlPort::http(8080),
+        plain_boot_port: Some(8080),
+        http_loader: HttpLoader::Uki,
         agent_port: UrlPort::http(6386),
     }
 }

@@ -16,7 +16,7 @@ use url::{Host, Url};
 
 use crate::dhcp_request::DhcpRequest;
 use crate::node_view::{NodeView, RegisteredPort};
-use crate::urls::{IpFamily, Urls};
+use crate::urls::{IpFamily, LoaderTls, Urls};
 
 /// The boot file name for PXE firmware, fetched over TFTP: iPXE.
 pub const TFTP_FILE: &str = "snponly.efi";
@@ -126,7 +126,11 @@ impl<N: NodeView> BootContext<'_, N> {
         let boot = boot.map_err(|because| DhcpAnswer::NoBoot { because })?;
         match (boot, node.live_attempt(), server) {
             (DhcpBoot::Url(artifact), Some(attempt), _) => {
-                let url = self.urls.artifact(node, attempt, artifact, Some(server));
+                let url = if artifact == Artifact::IpxeScript {
+                    Ok(self.urls.ipxe_script(node, attempt, server, tls_of_ipxe(request)))
+                } else {
+                    self.urls.artifact(node, attempt, artifact, Some(server))
+                };
                 let url = url.map_err(|no| DhcpAnswer::Ignored { because: no.to_string() })?;
                 match cannot_fetch(request, &url, IpFamily::of(server), names) {
                     Some(because) => Err(DhcpAnswer::Ignored { because }),
@@ -141,6 +145,11 @@ impl<N: NodeView> BootContext<'_, N> {
             }
         }
     }
+}
+
+/// An iPXE that lists HTTPS among its features: Debian's from version 13 on, which has the firmware's CAs.
+fn tls_of_ipxe(request: &DhcpRequest) -> LoaderTls {
+    if request.features.has(Feature::Https) { LoaderTls::Own } else { LoaderTls::None }
 }
 
 /// The reason why a client could not use a URL; the client itself would not report it.
@@ -218,11 +227,13 @@ mod tests {
 
     use dhcp::v4::{MessageType, options as code};
     use hardware::Mac;
+    use provision::artifact::HttpLoader;
     use provision::test_nodes::booting_node;
 
     use super::*;
     use crate::dry_run::sample_requests::message4;
     use crate::test_view::{TestView, urls};
+    use crate::urls::{UrlPort, UrlScheme, UrlSettings};
     use crate::v4;
 
     const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
@@ -316,5 +327,34 @@ mod tests {
         assert_eq!(refused(secure, 7, &[http, https].concat()), None);
         assert_eq!(refused(NEAR, 0, &[http, kernels].concat()), None);
         assert_eq!(refused(secure, 7, &[]), None, "it says nothing of itself");
+    }
+
+    #[test]
+    fn an_ipxe_with_https_gets_its_script_over_it_and_any_other_in_clear_where_both_are_served() {
+        let tls = UrlPort { scheme: UrlScheme::Https, port: 8443 };
+        let settings = UrlSettings {
+            boot: None,
+            boot6: None,
+            agent: None,
+            boot_port: tls,
+            plain_boot_port: Some(8080),
+            http_loader: HttpLoader::Uki,
+            agent_port: tls,
+        };
+        let (nodes, urls) = (TestView::of(booting_node(), [MAC]), Urls::new(settings, Some(US)));
+        let context = BootContext { nodes: &nodes, urls: &urls, boot_sets: &[], tftp: false };
+        let told = |features: &[u8]| {
+            let options = [IPXE, (code::ARCHITECTURE, &[0, 7][..]), (code::IPXE, features)];
+            choose_boot(&request(&context, &options), US, NameLookup::Possible, &context)
+        };
+        let url = |features: &[u8]| match told(features).instruction {
+            Answer::Boot(url) => url,
+            other => panic!("no URL: {other:?}"),
+        };
+        let (http, https) = ([19, 1, 1], [20, 1, 1]);
+
+        assert!(url(&[http, https].concat()).starts_with("https://192.0.2.1:8443/"));
+        assert!(url(&http).starts_with("http://192.0.2.1:8080/"));
+        assert!(url(&[]).starts_with("http://192.0.2.1:8080/"));
     }
 }

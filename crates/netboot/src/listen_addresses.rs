@@ -113,6 +113,13 @@ impl ListenAddresses {
         UrlPort { scheme, port: address.port() }
     }
 
+    /// The port of the first address in clear that other hosts reach.
+    pub fn plain_port(&self, tls_only: bool) -> Option<u16> {
+        let is_reached = |listen: &ListenAddress| !listen.address.ip().to_canonical().is_loopback();
+        let mut plain = self.all(tls_only).filter(|listen| listen.scheme == UrlScheme::Http);
+        plain.find(is_reached).map(|listen| listen.address.port())
+    }
+
     /// Whether only this host reaches all of them.
     pub fn is_local(&self) -> bool {
         self.0.iter().all(|listen| listen.address.ip().to_canonical().is_loopback())

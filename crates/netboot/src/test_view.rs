@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hardware::Mac;
 use provision::Node;
+use provision::artifact::HttpLoader;
 use provision::test_nodes::{boot_port, booting_node};
 
 use crate::node_view::{NodeView, RegisteredPort};
@@ -57,6 +58,8 @@ pub(crate) fn urls(boot: &str) -> Urls {
         boot6: None,
         agent: None,
         boot_port: UrlPort::http(8080),
+        plain_boot_port: Some(8080),
+        http_loader: HttpLoader::Uki,
         agent_port: UrlPort::http(6386),
     };
     Urls::new(settings, None)

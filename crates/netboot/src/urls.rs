@@ -3,9 +3,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use provision::artifact::Artifact;
+use provision::artifact::{Artifact, HttpLoader};
 use provision::boot_ca::BootCa;
-use provision::{Attempt, Node};
+use provision::{Attempt, BootInterface, Node};
 use thiserror::Error;
 use url::{Host, Url};
 
@@ -26,8 +26,12 @@ pub struct UrlSettings {
     pub boot6: Option<Url>,
     /// The URL for agents; `None` means this host's address and `agent_port`.
     pub agent: Option<Url>,
-    /// The port of the boot listener.
+    /// The port of the boot listener, for firmware and all who have its TLS.
     pub boot_port: UrlPort,
+    /// The port of the boot listener without TLS, for boot loaders that have none; `None` if there is none.
+    pub plain_boot_port: Option<u16>,
+    /// The first loader of the boot interface `http`.
+    pub http_loader: HttpLoader,
     /// The port for agents.
     pub agent_port: UrlPort,
 }
@@ -75,6 +79,15 @@ impl UrlPort {
     }
 }
 
+/// The TLS of a boot loader that fetches more files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoaderTls {
+    /// None, or it is not known to have any: GRUB, and iPXE of before 2023.
+    None,
+    /// Its own, with the CAs that the firmware trusts (iPXE's `efi_cacert.c`), or with others of its build.
+    Own,
+}
+
 /// The address of a listener, as in a URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddress {
@@ -99,6 +112,23 @@ pub enum IpFamily {
     V6,
 }
 
+/// The boot loader of a node cannot fetch from its URL, which begins with `https`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "{lacks}, and its URL begins with https: {} use http-ipxe with Debian 13's iPXE (`ferroboot image build --release \
+     trixie`), http with http_loader = \"uki\", or redfish-https",
+    if *.tls_only {
+        "only = true in [tls] permits no http:// address;"
+    } else {
+        "add an http:// address to listen in [boot] (a url there, or the node's external_http_url, comes first),"
+    }
+)]
+pub struct LoaderLacksTls {
+    /// What is missing.
+    lacks: &'static str,
+    tls_only: bool,
+}
+
 /// No boot URL is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 #[error(
@@ -116,7 +146,8 @@ impl Urls {
 
     /// The URL of an artifact of an attempt, for the machine of `node`.
     ///
-    /// `near` is the service's address on the machine's network, if the machine sent a request.
+    /// `near` is the service's address on the machine's network, if the machine sent a request. A boot loader without
+    /// TLS gets the port without TLS, if there is one.
     ///
     /// # Errors
     /// [`Unreachable`]
@@ -130,20 +161,66 @@ impl Urls {
         let Some(near) = near else {
             return self.artifact_over(IpFamily::V4, node, attempt, artifact);
         };
-        Ok(link(&self.near(self.set(node, IpFamily::of(near)), near), attempt, artifact))
+        let port = self.port_for(artifact, LoaderTls::None);
+        Ok(self.artifact_at(port, node, attempt, artifact, near))
+    }
+
+    /// The URL of iPXE's script for the machine of `node`, at this address of the service.
+    #[must_use]
+    pub fn ipxe_script(
+        &self,
+        node: &Node,
+        attempt: &Attempt,
+        near: IpAddr,
+        ipxe: LoaderTls,
+    ) -> String {
+        let port = self.port_for(Artifact::IpxeScript, ipxe);
+        self.artifact_at(port, node, attempt, Artifact::IpxeScript, near)
+    }
+
+    fn artifact_at(
+        &self,
+        port: UrlPort,
+        node: &Node,
+        attempt: &Attempt,
+        artifact: Artifact,
+        near: IpAddr,
+    ) -> String {
+        link(&near_url(self.set(node, IpFamily::of(near)), port, near), attempt, artifact)
+    }
+
+    /// The port for those who fetch an artifact: what GRUB and iPXE fetch lies beside their own file, or their script.
+    fn port_for(&self, artifact: Artifact, ipxe: LoaderTls) -> UrlPort {
+        let fetcher = match (artifact, self.settings.http_loader) {
+            (Artifact::IpxeScript, _) => ipxe,
+            (
+                Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64,
+                HttpLoader::Grub,
+            )
+            | (Artifact::GrubConfig, _) => LoaderTls::None,
+            (
+                Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64,
+                HttpLoader::Uki,
+            )
+            | (
+                Artifact::Ipxe
+                | Artifact::IpxeArm64
+                | Artifact::Iso
+                | Artifact::Kernel
+                | Artifact::Initramfs,
+                _,
+            ) => LoaderTls::Own,
+        };
+        match (fetcher, self.settings.plain_boot_port) {
+            (LoaderTls::None, Some(port)) => UrlPort::http(port),
+            (LoaderTls::None, None) | (LoaderTls::Own, _) => self.settings.boot_port,
+        }
     }
 
     /// The base URL for machines without a URL of their own, at this address of the service.
     #[must_use]
     pub fn fetched_from(&self, near: IpAddr) -> String {
-        self.near(self.setting(IpFamily::of(near)), near)
-    }
-
-    fn near(&self, set: Option<String>, near: IpAddr) -> String {
-        // Over IPv6, firmware cannot use an IPv4 address, and the other way round.
-        let reaches =
-            |url: &String| Url::parse(url).map_or(true, |url| IpFamily::of(near).reaches(&url));
-        set.filter(reaches).unwrap_or_else(|| self.at(near))
+        near_url(self.setting(IpFamily::of(near)), self.settings.boot_port, near)
     }
 
     /// The artifact's URL for a machine that boots over this family, on an unknown network.
@@ -157,18 +234,34 @@ impl Urls {
         attempt: &Attempt,
         artifact: Artifact,
     ) -> Result<String, Unreachable> {
-        Ok(link(&self.base_over(node, family)?, attempt, artifact))
+        let port = self.port_for(artifact, LoaderTls::None);
+        Ok(link(&self.base_over(node, family, port)?, attempt, artifact))
     }
 
-    fn base_over(&self, node: &Node, family: IpFamily) -> Result<String, Unreachable> {
-        let at = || Some(self.at(self.address?));
+    fn base_over(
+        &self,
+        node: &Node,
+        family: IpFamily,
+        port: UrlPort,
+    ) -> Result<String, Unreachable> {
+        let at = || Some(port.at(self.address?));
         self.set(node, family).or_else(at).ok_or(Unreachable)
+    }
+
+    /// The port in the first URL of the machine of `node`.
+    fn first_port(&self, node: &Node) -> UrlPort {
+        match node.boot_interface {
+            BootInterface::Http => self.port_for(Artifact::BootLoader, LoaderTls::None),
+            BootInterface::HttpIpxe
+            | BootInterface::RedfishHttps
+            | BootInterface::RedfishVirtualMedia => self.settings.boot_port,
+        }
     }
 
     /// The URL before `/boot/` for the machine of `node`, on an unknown network; `None` if none is known.
     #[must_use]
     pub fn base_of(&self, node: &Node) -> Option<Url> {
-        Url::parse(&self.base_over(node, IpFamily::V4).ok()?).ok()
+        Url::parse(&self.base_over(node, IpFamily::V4, self.first_port(node)).ok()?).ok()
     }
 
     /// Checks that a boot URL for the machine of `node` is known, on an unknown network.
@@ -176,7 +269,7 @@ impl Urls {
     /// # Errors
     /// [`Unreachable`]
     pub fn reaches(&self, node: &Node) -> Result<(), Unreachable> {
-        self.base_over(node, IpFamily::V4).map(drop)
+        self.base_over(node, IpFamily::V4, self.first_port(node)).map(drop)
     }
 
     /// Whether a boot URL is known for nodes without one of their own.
@@ -198,17 +291,52 @@ impl Urls {
         boot.map(base)
     }
 
-    fn at(&self, address: IpAddr) -> String {
-        self.settings.boot_port.at(address)
-    }
-
-    /// The scheme of the boot URL for the machine of `node`.
+    /// The scheme of the first URL for the firmware of the machine of `node`.
     #[must_use]
     pub fn boot_scheme(&self, node: &Node) -> UrlScheme {
+        self.scheme_at(node, self.first_port(node))
+    }
+
+    /// The scheme of the URL of iPXE's script for the machine of `node`, if its iPXE is not known to have TLS.
+    fn script_scheme(&self, node: &Node) -> UrlScheme {
+        self.scheme_at(node, self.port_for(Artifact::IpxeScript, LoaderTls::None))
+    }
+
+    /// Checks that the loader of `node` can fetch from its URL. `ipxe` is the TLS of the boot set's iPXE; `tls_only` means
+    /// that no listener may be without TLS.
+    ///
+    /// # Errors
+    /// [`LoaderLacksTls`]
+    pub fn expect_tls_of_loader(
+        &self,
+        node: &Node,
+        ipxe: LoaderTls,
+        tls_only: bool,
+    ) -> Result<(), LoaderLacksTls> {
+        let (scheme, lacks) = match (node.boot_interface, self.settings.http_loader, ipxe) {
+            (BootInterface::HttpIpxe, _, LoaderTls::None) => {
+                (self.script_scheme(node), "the boot set's iPXE takes no CA from the firmware")
+            }
+            (BootInterface::Http, HttpLoader::Grub, _) => {
+                (self.boot_scheme(node), "GRUB has no TLS")
+            }
+            (BootInterface::HttpIpxe, _, LoaderTls::Own)
+            | (BootInterface::Http, HttpLoader::Uki, _)
+            | (BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia, _, _) => {
+                return Ok(());
+            }
+        };
+        match scheme {
+            UrlScheme::Http => Ok(()),
+            UrlScheme::Https => Err(LoaderLacksTls { lacks, tls_only }),
+        }
+    }
+
+    fn scheme_at(&self, node: &Node, port: UrlPort) -> UrlScheme {
         match self.set(node, IpFamily::V4) {
             Some(url) if url.starts_with("https:") => UrlScheme::Https,
             Some(_) => UrlScheme::Http,
-            None => self.settings.boot_port.scheme,
+            None => port.scheme,
         }
     }
 
@@ -255,6 +383,13 @@ impl IpFamily {
     }
 }
 
+fn near_url(set: Option<String>, port: UrlPort, near: IpAddr) -> String {
+    // Over IPv6, firmware cannot use an IPv4 address, and the other way round.
+    let reaches =
+        |url: &String| Url::parse(url).map_or(true, |url| IpFamily::of(near).reaches(&url));
+    set.filter(reaches).unwrap_or_else(|| port.at(near))
+}
+
 fn link(base: &str, attempt: &Attempt, artifact: Artifact) -> String {
     format!("{base}/boot/{}/{}", attempt.ticket.0, artifact.file_name())
 }
@@ -280,6 +415,8 @@ mod tests {
             boot6: boot6.map(url),
             agent: None,
             boot_port: UrlPort::http(8080),
+            plain_boot_port: Some(8080),
+            http_loader: HttpLoader::Uki,
             agent_port: UrlPort::http(6386),
         }
     }
@@ -336,5 +473,33 @@ mod tests {
 
         assert_eq!(urls.agent([10, 0, 0, 1].into()), "http://10.0.0.1:6386");
         assert_eq!(urls.agent("2001:db8::1".parse().unwrap()), "http://[2001:db8::1]:6386");
+    }
+
+    #[test]
+    fn boot_loaders_without_tls_get_the_port_without_it_and_all_others_the_one_with_it() {
+        const NEAR: &str = "10.0.0.1";
+        let tls = UrlPort { scheme: UrlScheme::Https, port: 8443 };
+        let with = |http_loader, plain_boot_port| {
+            let own = settings(None, None);
+            Urls::new(UrlSettings { boot_port: tls, plain_boot_port, http_loader, ..own }, None)
+        };
+        let (near, node) = (NEAR.parse().unwrap(), booting_node());
+        let attempt = node.attempt.as_ref().unwrap();
+        let of =
+            |urls: &Urls, artifact| urls.artifact(&node, attempt, artifact, Some(near)).unwrap();
+        let script = |urls: &Urls, ipxe| urls.ipxe_script(&node, attempt, near, ipxe);
+        let (uki, grub) = (with(HttpLoader::Uki, Some(8080)), with(HttpLoader::Grub, Some(8080)));
+        let only = with(HttpLoader::Grub, None);
+
+        for artifact in [Artifact::BootLoader, Artifact::Iso, Artifact::Ipxe] {
+            assert!(of(&uki, artifact).starts_with("https://10.0.0.1:8443/"), "{artifact:?}");
+        }
+        assert!(of(&uki, Artifact::IpxeScript).starts_with("http://10.0.0.1:8080/"));
+        assert!(script(&uki, LoaderTls::None).starts_with("http://10.0.0.1:8080/"));
+        assert!(script(&uki, LoaderTls::Own).starts_with("https://10.0.0.1:8443/"));
+        assert!(of(&grub, Artifact::BootLoader).starts_with("http://10.0.0.1:8080/"));
+        assert!(of(&grub, Artifact::Iso).starts_with("https://"), "firmware fetches it");
+        assert!(of(&only, Artifact::BootLoader).starts_with("https://"));
+        assert!(script(&only, LoaderTls::None).starts_with("https://"));
     }
 }

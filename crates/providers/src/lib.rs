@@ -334,6 +334,7 @@ mod tests {
     use netboot::providers::test_announcements::plain_port;
     use netboot::urls::{UrlPort, UrlSettings};
     use nodes::{Backlog, NodeIndex};
+    use provision::artifact::HttpLoader;
     use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
     use serde_json::Map;
@@ -373,6 +374,8 @@ mod tests {
                     boot6: None,
                     agent: None,
                     boot_port: UrlPort::http(8080),
+                    plain_boot_port: Some(8080),
+                    http_loader: HttpLoader::Uki,
                     agent_port: UrlPort::http(6386),
                 },
                 None,

@@ -151,6 +151,8 @@ impl Config {
             boot6: self.boot.url6.clone(),
             agent: self.agent.url.clone(),
             boot_port: self.boot.listen.url_port(self.tls.only),
+            plain_boot_port: self.boot.listen.plain_port(self.tls.only),
+            http_loader: self.boot.http_loader,
             agent_port: self.agent.listen.url_port(self.tls.only),
         }
     }

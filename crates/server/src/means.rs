@@ -1,12 +1,11 @@
 //! The host's means to boot machines: checked before a machine is touched, and logged at the start.
 
 use anyhow::{Result, ensure};
-use artifacts::BootSets;
+use artifacts::{BootSets, ipxe_trusts_firmware_cas};
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
-use netboot::urls::{UrlScheme, Urls};
+use netboot::urls::{LoaderTls, Urls};
 use providers::settings::DhcpProvider;
-use provision::artifact::HttpLoader;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 use url::Url;
@@ -20,7 +19,8 @@ pub struct BootMeans {
     urls: Urls,
     dhcp: WhoAnswers,
     reach: ImageReach,
-    loader: HttpLoader,
+    /// Whether every listener has TLS.
+    tls_only: bool,
 }
 
 /// The server that answers machines' DHCP requests.
@@ -55,7 +55,7 @@ impl BootMeans {
             DhcpProvider::Dnsmasq | DhcpProvider::Kea | DhcpProvider::Neutron => WhoAnswers::Told,
             DhcpProvider::None => WhoAnswers::Others,
         };
-        Self { boot_sets, urls, dhcp, reach: config.image_reach(), loader: config.boot.http_loader }
+        Self { boot_sets, urls, dhcp, reach: config.image_reach(), tls_only: config.tls.only }
     }
 
     /// Checks that this host can boot a machine by its node's boot interface. It reads files.
@@ -80,7 +80,8 @@ impl BootMeans {
                 WhoAnswers::Us | WhoAnswers::Others,
             ) => {}
         }
-        self.expect_tls_of_loader(node)?;
+        let ipxe = if self.has_ipxe_with_tls(node) { LoaderTls::Own } else { LoaderTls::None };
+        self.urls.expect_tls_of_loader(node, ipxe, self.tls_only)?;
         let attempt = node.live_attempt();
         let boots = attempt.map_or(Boots::Ramdisk, Attempt::boots);
         let image = image_of(node, boots, node.boot_interface)?;
@@ -100,24 +101,10 @@ impl BootMeans {
         })
     }
 
-    /// Checks that the first loader can fetch from the boot URL: Debian's iPXE trusts no CA but its own list, and GRUB
-    /// has no TLS.
-    fn expect_tls_of_loader(&self, node: &Node) -> Result<()> {
-        let loader = match (node.boot_interface, self.loader) {
-            (BootInterface::HttpIpxe, _) => "iPXE trusts only its own list of CAs",
-            (BootInterface::Http, HttpLoader::Grub) => "GRUB has no TLS",
-            (BootInterface::Http, HttpLoader::Uki)
-            | (BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia, _) => {
-                return Ok(());
-            }
-        };
-        ensure!(
-            self.urls.boot_scheme(node) == UrlScheme::Http,
-            "its boot URL begins with https, and {loader}: set external_http_url in driver_info (or url in [boot]) to an \
-             http:// address of the boot listener, or use the boot interface http with http_loader = \"uki\", or \
-             redfish-https"
-        );
-        Ok(())
+    fn has_ipxe_with_tls(&self, node: &Node) -> bool {
+        let folder = self.boot_sets.folder();
+        node.boot_interface == BootInterface::HttpIpxe
+            && node.cpu_arch().is_ok_and(|cpu_arch| ipxe_trusts_firmware_cas(folder, cpu_arch))
     }
 
     /// A log line for the start: what this host can boot, or lacks.
@@ -177,17 +164,49 @@ mod tests {
 
     #[test]
     fn a_loader_without_our_tls_is_refused_an_https_url_in_words() {
-        let both = "[boot]\nlisten = [\"[::]:8080\", \"https://[::]:8443\"]\n\
-                    [[dhcp.network]]\ninterface = \"lo\"\npool = \"127.0.0.2-127.0.0.9\"";
+        let network = "[[dhcp.network]]\ninterface = \"lo\"\npool = \"127.0.0.2-127.0.0.9\"";
         let own = Some([192, 0, 2, 1]);
-        let uki = means(both, own);
-        let grub = means(&both.replace("[boot]\n", "[boot]\nhttp_loader = \"grub\"\n"), own);
-        let plain = means("[boot]\nurl = \"http://192.0.2.1:8080\"", own);
+        let of = |boot: &str| means(&format!("[boot]\n{boot}{network}"), own);
+        let both = "listen = [\"[::]:8080\", \"https://[::]:8443\"]\n";
+        let tls = "listen = \"https://[::]:8443\"\n";
+        let grub = "http_loader = \"grub\"\n";
+        let named = "url = \"https://192.0.2.1:8443\"\n";
+        let is_refused = |means: &BootMeans, interface| {
+            let said = said(means, interface, false);
+            said.contains("its URL begins with https").then_some(said)
+        };
 
-        assert!(said(&uki, BootInterface::HttpIpxe, false).contains("own list of CAs"));
-        assert!(said(&grub, BootInterface::Http, false).contains("GRUB has no TLS"));
-        assert!(!said(&uki, BootInterface::Http, false).contains("begins with https"));
-        assert!(!said(&plain, BootInterface::HttpIpxe, false).contains("begins with https"));
+        let ipxe = is_refused(&of(tls), BootInterface::HttpIpxe).unwrap();
+        assert!(ipxe.contains("takes no CA") && ipxe.contains("add an http:// address"), "{ipxe}");
+        let of_grub = is_refused(&of(&format!("{tls}{grub}")), BootInterface::Http).unwrap();
+        assert!(of_grub.contains("GRUB has no TLS"), "{of_grub}");
+        let only = means(&format!("{network}\n[tls]\nonly = true"), own);
+        let only = is_refused(&only, BootInterface::HttpIpxe).unwrap();
+        assert!(only.contains("only = true in [tls]"), "{only}");
+        assert!(is_refused(&of(&format!("{both}{named}")), BootInterface::HttpIpxe).is_some());
+        assert_eq!(is_refused(&of(tls), BootInterface::Http), None);
+        // With both addresses these two get the one without TLS.
+        assert_eq!(is_refused(&of(both), BootInterface::HttpIpxe), None);
+        assert_eq!(is_refused(&of(&format!("{both}{grub}")), BootInterface::Http), None);
+    }
+
+    #[test]
+    fn an_ipxe_that_takes_cas_from_the_firmware_may_have_an_https_url() {
+        let folder = tempfile::tempdir().unwrap();
+        let config: Config = "[boot]\nlisten = \"https://[::]:8443\"\n\
+                              [[dhcp.network]]\ninterface = \"lo\"\npool = \"127.0.0.2-127.0.0.9\""
+            .parse()
+            .unwrap();
+        let urls = config.urls(Some([192, 0, 2, 1].into()));
+        let means = BootMeans::new(&config, urls, BootSets::look(folder.path()));
+        let with = |text: &str| {
+            let program: Vec<_> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+            std::fs::write(folder.path().join("snponly.efi"), program).unwrap();
+            said(&means, BootInterface::HttpIpxe, false)
+        };
+
+        assert!(with("BootCurrent").contains("takes no CA from the firmware"));
+        assert!(with("TlsCaCertificate").contains("this host has no boot set"));
     }
 
     #[test]

@@ -308,6 +308,8 @@ fn words(interface: &str, net: &dyn Display, unseen: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use provision::artifact::HttpLoader;
+
     use super::*;
     use crate::urls::UrlPort;
 
@@ -320,6 +322,8 @@ mod tests {
         boot6: None,
         agent: None,
         boot_port: UrlPort::http(8080),
+        plain_boot_port: Some(8080),
+        http_loader: HttpLoader::Uki,
         agent_port: UrlPort::http(6386),
     };
 

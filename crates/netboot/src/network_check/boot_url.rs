@@ -344,6 +344,8 @@ pub fn expect_short(base: &str) -> Result<(), UnusableUrl> {
 
 #[cfg(test)]
 mod tests {
+    use provision::artifact::HttpLoader;
+
     use super::*;
     use crate::urls::{UrlPort, UrlScheme, UrlSettings};
 
@@ -362,6 +364,8 @@ mod tests {
             boot6: None,
             agent: None,
             boot_port: UrlPort::http(8080),
+            plain_boot_port: Some(8080),
+            http_loader: HttpLoader::Uki,
             agent_port: UrlPort::http(6386),
         };
         let near = "127.0.0.1/8".parse().unwrap();

@@ -260,6 +260,7 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
+    use provision::artifact::HttpLoader;
     use provision::test_nodes::booting_node;
 
     use super::*;
@@ -285,6 +286,8 @@ mod tests {
             boot6,
             agent: None,
             boot_port: UrlPort::http(8080),
+            plain_boot_port: Some(8080),
+            http_loader: HttpLoader::Uki,
             agent_port: UrlPort::http(6386),
         };
         Urls::new(settings, None)
