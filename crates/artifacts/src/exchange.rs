@@ -37,6 +37,8 @@ pub(crate) struct Exchange {
     pub(crate) range: Option<String>,
     /// The length of the body.
     pub(crate) length: u64,
+    /// What the TLS handshake agreed on; `None` in clear.
+    pub(crate) tls: Option<String>,
     pub(crate) started: Instant,
 }
 
@@ -98,6 +100,7 @@ impl Exchange {
             sent,
             length: self.length,
             millis: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            tls: self.tls,
         };
         self.recorder.record(node, what);
     }

@@ -65,7 +65,7 @@ impl HttpService for BootService {
         }
         let exchange = Exchange {
             recorder: self.0.recorder.clone(),
-            node: asked_for.node,
+            node: asked_for.node.or_else(|| self.sender_of_old_ticket(&asked_for.file, caller)),
             method: request.method().to_string().into(),
             artifact: asked_for.artifact,
             path: asked_for.file,
@@ -75,6 +75,7 @@ impl HttpService for BootService {
             error: head.error.clone(),
             range: head.content_range().map(str::to_owned),
             length: range.end - range.start,
+            tls: caller.tls.clone(),
             started,
         };
         let file_parts = caller.file_parts();
@@ -95,8 +96,7 @@ impl HttpService for BootService {
 
     /// Records the failure in the boot of the node whose machine has this address.
     fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
-        let owner = self.0.recorder.addresses().owner(remote);
-        if let Some((node, _)) = owner.and_then(|owner| self.0.index.by_uuid(owner)) {
+        if let Some(node) = self.node_at(remote) {
             let failure = tls_failure(failure);
             self.0.recorder.record(&node, BootEventKind::TlsHandshake { remote, failure });
         }
@@ -110,6 +110,7 @@ fn tls_failure(failure: &HandshakeFailure) -> TlsFailure {
         HandshakeFailure::NoCommonCipher => TlsFailure::NoCommonCipher,
         HandshakeFailure::NoCommonVersion => TlsFailure::NoCommonVersion,
         HandshakeFailure::PlainHttp => TlsFailure::PlainHttp,
+        HandshakeFailure::Expired => TlsFailure::Expired,
         HandshakeFailure::Closed => TlsFailure::Closed,
         HandshakeFailure::NoCertificate(_) | HandshakeFailure::Other(_) => {
             TlsFailure::Other { words: failure.to_string() }
@@ -126,6 +127,17 @@ struct AskedFor {
 }
 
 impl BootService {
+    /// The node whose machine has this address, for its trace alone: an address proves nothing.
+    fn node_at(&self, remote: IpAddr) -> Option<Arc<Node>> {
+        let owner = self.0.recorder.addresses().owner(remote)?;
+        self.0.index.by_uuid(owner).map(|(node, _)| node)
+    }
+
+    /// The node whose machine asks with a ticket that nobody has, such as the one of an earlier boot.
+    fn sender_of_old_ticket(&self, file: &str, caller: &Caller) -> Option<Arc<Node>> {
+        if file.is_empty() { None } else { self.node_at(caller.remote.ip()) }
+    }
+
     async fn find(
         &self,
         request: &Request<RequestBody>,

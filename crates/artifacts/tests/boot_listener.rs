@@ -48,7 +48,7 @@ use tokio::sync::oneshot;
 use tokio_openssl::SslStream;
 use transport::http_server::metrics::HttpMetrics;
 use transport::http_server::{
-    ConnectionLimits, EncryptedStream, HandshakeFailure, ListenerTls, PortListener, PortShares,
+    ConnectionLimits, EncryptedConnection, HandshakeFailure, ListenerTls, PortListener, PortShares,
 };
 use transport::listen::listen;
 use uuid::Uuid;
@@ -994,7 +994,7 @@ impl ListenerTls for RefusingTls {
         &self,
         _: TcpStream,
         _: IpAddr,
-    ) -> BoxFuture<'_, Result<Box<dyn EncryptedStream>, HandshakeFailure>> {
+    ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>> {
         async { Err(HandshakeFailure::NoCommonCipher) }.boxed()
     }
 }

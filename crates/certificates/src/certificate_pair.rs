@@ -64,6 +64,13 @@ impl CertificatePair {
         timestamp(first.not_after())
     }
 
+    /// Whether it has expired.
+    pub(crate) fn has_expired(&self) -> bool {
+        let now = Asn1Time::days_from_now(0);
+        let first = self.chain.first();
+        first.zip(now.ok()).is_some_and(|(first, now)| *first.not_after() < *now)
+    }
+
     /// The chain (DER), the certificate first.
     pub(crate) fn chain_der(&self) -> Result<Vec<Vec<u8>>> {
         self.chain.iter().map(|certificate| Ok(certificate.to_der()?)).collect()

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{self, Ssl};
+use openssl::ssl::{self, Ssl, SslRef};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
@@ -28,6 +28,11 @@ impl FirmwareStream {
     pub(crate) fn new(ssl: Ssl, stream: TcpStream) -> Result<Self, ErrorStack> {
         let batch = RecordBatch { stream, unsent: Vec::new(), sent: 0 };
         Ok(Self(SslStream::new(ssl, batch)?))
+    }
+
+    /// What the handshake agreed on.
+    pub(crate) fn ssl(&self) -> &SslRef {
+        self.0.ssl()
     }
 
     /// Makes the handshake.

@@ -10,14 +10,14 @@ use futures::future::BoxFuture;
 use openssl::dh::Dh;
 use openssl::error::{Error as OpenSslError, ErrorStack};
 use openssl::ssl::{
-    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions,
+    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
     SslSessionCacheMode, SslVersion,
 };
 use tokio::net::TcpStream;
-use transport::http_server::{EncryptedStream, HandshakeFailure, ListenerTls, TlsAlert};
+use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, TlsAlert};
 
 use crate::address_cache::AddressCache;
-use crate::certificate_pair::ServerCertificates;
+use crate::certificate_pair::{CertificatePair, ServerCertificates};
 use crate::certificate_source::CertificateSource;
 use crate::firmware_stream::FirmwareStream;
 
@@ -85,8 +85,20 @@ impl FirmwareTls {
         let mut stream = stream.map_err(|error| unusable(error.to_string()))?;
         match stream.accept().await {
             Ok(()) => Ok(stream),
-            Err(error) => Err(failure(&error)),
+            Err(error) => Err(match failure(&error) {
+                // EDK2 closes the connection without an alert.
+                HandshakeFailure::Closed | HandshakeFailure::Alert(_) if self.has_expired(near) => {
+                    HandshakeFailure::Expired
+                }
+                failure => failure,
+            }),
         }
+    }
+
+    fn has_expired(&self, near: IpAddr) -> bool {
+        let certificates = self.source.certificates(near);
+        certificates
+            .is_ok_and(|certificates| certificates.pairs.iter().any(CertificatePair::has_expired))
     }
 }
 
@@ -95,13 +107,25 @@ impl ListenerTls for FirmwareTls {
         &self,
         stream: TcpStream,
         near: IpAddr,
-    ) -> BoxFuture<'_, Result<Box<dyn EncryptedStream>, HandshakeFailure>> {
+    ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>> {
         async move {
             let stream = self.handshake(stream, near).await?;
-            Ok(Box::new(stream) as Box<dyn EncryptedStream>)
+            let agreed = agreed(stream.ssl());
+            Ok(EncryptedConnection { stream: Box::new(stream), agreed })
         }
         .boxed()
     }
+}
+
+/// Such as `TLSv1.2, ECDHE-ECDSA-AES128-GCM-SHA256, certificate with ECDSA`.
+fn agreed(ssl: &SslRef) -> String {
+    let cipher = ssl.current_cipher().map_or("no cipher", |cipher| cipher.name());
+    let key = ssl.certificate().and_then(|own| own.public_key().ok());
+    let kind = match key.is_some_and(|key| key.rsa().is_ok()) {
+        true => "RSA",
+        false => "ECDSA",
+    };
+    format!("{}, {cipher}, certificate with {kind}", ssl.version_str())
 }
 
 fn context(

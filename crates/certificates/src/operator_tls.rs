@@ -15,7 +15,7 @@ use rustls::{PeerIncompatible, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use transport::http_server::{EncryptedStream, HandshakeFailure, ListenerTls, TlsAlert};
+use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, TlsAlert};
 
 use crate::address_cache::AddressCache;
 use crate::certificate_pair::{CertificatePair, ServerCertificates};
@@ -53,13 +53,17 @@ impl ListenerTls for OperatorTls {
         &self,
         stream: TcpStream,
         near: IpAddr,
-    ) -> BoxFuture<'_, Result<Box<dyn EncryptedStream>, HandshakeFailure>> {
+    ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>> {
         async move {
             let acceptor = self.acceptor(near);
             let acceptor =
                 acceptor.map_err(|why| HandshakeFailure::NoCertificate(format!("{why:#}")))?;
             let stream = acceptor.accept(stream).await.map_err(|error| failure(&error))?;
-            Ok(Box::new(stream) as Box<dyn EncryptedStream>)
+            let (_, session) = stream.get_ref();
+            let version = session.protocol_version().and_then(|version| version.as_str());
+            let cipher = session.negotiated_cipher_suite().and_then(|it| it.suite().as_str());
+            let agreed = [version, cipher].map(|part| part.unwrap_or("unknown")).join(", ");
+            Ok(EncryptedConnection { stream: Box::new(stream), agreed })
         }
         .boxed()
     }

@@ -227,6 +227,7 @@ mod tests {
             sent,
             length: sent,
             millis: 1,
+            tls: None,
         }
     }
 

@@ -378,6 +378,7 @@ mod tests {
             sent: 100,
             length: 100,
             millis: 1,
+            tls: None,
         }
     }
 

@@ -221,6 +221,7 @@ mod tests {
             sent,
             length,
             millis: 1,
+            tls: None,
         };
         BootEvent { at: Timestamp::UNIX_EPOCH, attempt: Uuid::nil(), what }
     }

@@ -146,6 +146,10 @@ pub enum BootEventKind {
         length: u64,
         /// Time from the request to the last byte, in milliseconds.
         millis: u64,
+        /// What the TLS handshake agreed on, such as `TLSv1.2, ECDHE-RSA-AES128-GCM-SHA256, certificate with RSA`;
+        /// `None` in clear.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tls: Option<String>,
     },
     /// A TLS handshake with the boot listener failed.
     TlsHandshake {
@@ -385,13 +389,14 @@ impl fmt::Display for BootEventKind {
                     more => write!(f, " (after {more} more like it within seconds)"),
                 }
             }
-            Self::Http { method, path, status, error, sent, length, millis, .. } => {
+            Self::Http { method, path, status, error, sent, length, millis, tls, .. } => {
                 write!(f, "{method} {path}: {status}")?;
                 if sent < length && *method != HttpMethod::Head {
                     write!(f, ", {sent} of {length} bytes in {millis} ms")?;
                 } else if *sent > 0 {
                     write!(f, ", {sent} bytes in {millis} ms")?;
                 }
+                tls.iter().try_for_each(|tls| write!(f, " over {tls}"))?;
                 and_why(f, error.as_ref())
             }
             Self::TlsHandshake { remote, failure } => {

@@ -304,6 +304,7 @@ mod tests {
             sent: length,
             length,
             millis: 1,
+            tls: None,
         })
     }
 

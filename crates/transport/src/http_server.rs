@@ -49,7 +49,9 @@ use self::admission::{Account, Acquaintance, Phase};
 use self::answer_body::AnswerBody;
 use self::budget::BodyBudget;
 pub use self::file_parts::{FilePart, FileParts};
-pub use self::listener::{EncryptedStream, HandshakeFailure, ListenerTls, PortListener, TlsAlert};
+pub use self::listener::{
+    EncryptedConnection, EncryptedStream, HandshakeFailure, ListenerTls, PortListener, TlsAlert,
+};
 use self::listener::{NewConnection, poll_accept};
 use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
@@ -133,6 +135,8 @@ pub struct Caller {
     pub near: IpAddr,
     /// The remote address.
     pub remote: SocketAddr,
+    /// What the TLS handshake agreed on, for people; `None` in clear.
+    pub tls: Option<String>,
     /// Whether the kernel can send files on the connection.
     takes_files: bool,
     held: Arc<ConnectionPlace>,
@@ -257,7 +261,8 @@ impl<S: HttpService> Handler<S> {
         let Ok(near) = stream.local_addr() else { return };
         let near = near.ip().to_canonical();
         let takes_files = tls.is_none();
-        let caller = Caller { near, remote: peer, takes_files, held: Arc::clone(&held) };
+        let held_here = Arc::clone(&held);
+        let mut caller = Caller { near, remote: peer, tls: None, takes_files, held: held_here };
         // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
         let Some(tls) = tls else { return self.converse(stream, &caller, ended).await };
@@ -267,7 +272,10 @@ impl<S: HttpService> Handler<S> {
             () = ended_of(ended.clone()) => return,
         };
         match accepted {
-            Ok(stream) => self.converse(stream, &caller, ended).await,
+            Ok(EncryptedConnection { stream, agreed }) => {
+                caller.tls = Some(agreed);
+                self.converse(stream, &caller, ended).await;
+            }
             Err(failure) => {
                 debug!("{peer}: {failure}");
                 held.handshake_failed();

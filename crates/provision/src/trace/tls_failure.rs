@@ -19,6 +19,8 @@ pub enum TlsFailure {
     NoCommonVersion,
     /// The client speaks plain HTTP.
     PlainHttp,
+    /// The client ended the handshake, and the service's certificate has expired.
+    Expired,
     /// The client closed the connection within the handshake.
     Closed,
     /// Anything else, in the words of the library.
@@ -36,6 +38,7 @@ impl TlsFailure {
             | Self::NoCommonCipher
             | Self::NoCommonVersion
             | Self::PlainHttp
+            | Self::Expired
             | Self::Closed => None,
         }
     }
@@ -65,9 +68,12 @@ impl TlsFailure {
                 "the firmware's TLS is older than 1.2: update the firmware, or boot this machine by http"
             }
             Self::PlainHttp => "the URL begins with http:// and names the port for https",
+            Self::Expired => "replace the certificate in [tls]: its files are read again",
+            // EDK2 sends no alert, whatever it dislikes.
             Self::Closed | Self::Other { .. } => {
-                "firmware that does not trust the CA may close the connection without a word: enrol the CA \
-                 (`ferroboot ca` prints it), and check the machine's clock"
+                "firmware closes the connection without a word if it does not trust the CA (`ferroboot ca` prints it: \
+                 enrol it), if the certificate lacks the address or name in the URL (names in [tls]), or if the \
+                 certificate is not valid by the machine's clock"
             }
         }
     }
@@ -94,6 +100,7 @@ impl fmt::Display for TlsFailure {
             }
             Self::Alert { alert } => write!(f, "it sent the TLS alert {alert}"),
             Self::PlainHttp => f.write_str("it speaks plain HTTP on the port for https"),
+            Self::Expired => f.write_str("the certificate of this service has expired"),
             Self::Closed => f.write_str("it closed the connection within the handshake"),
             Self::Other { words } => f.write_str(words),
         }

@@ -1000,6 +1000,7 @@ fn refused(artifact: Option<Artifact>, path: &str, status: u16, error: &str) -> 
         sent: 20,
         length: 20,
         millis: 1,
+        tls: None,
     }
 }
 
@@ -1023,6 +1024,7 @@ fn http(
         sent,
         length,
         millis: 1,
+        tls: None,
     }
 }
 

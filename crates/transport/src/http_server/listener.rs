@@ -27,10 +27,18 @@ pub trait ListenerTls: Debug + Send + Sync {
         &self,
         stream: TcpStream,
         near: IpAddr,
-    ) -> BoxFuture<'_, Result<Box<dyn EncryptedStream>, HandshakeFailure>>;
+    ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>>;
 }
 
 /// A connection after its handshake.
+pub struct EncryptedConnection {
+    /// The connection.
+    pub stream: Box<dyn EncryptedStream>,
+    /// What the two ends agreed on: version, cipher and kind of certificate, for people.
+    pub agreed: String,
+}
+
+/// The stream of a connection after its handshake.
 pub trait EncryptedStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> EncryptedStream for S {}
@@ -50,6 +58,9 @@ pub enum HandshakeFailure {
     /// The client speaks plain HTTP.
     #[error("the client speaks plain HTTP on a port for HTTPS")]
     PlainHttp,
+    /// The client ended the handshake, and the listener's certificate has expired.
+    #[error("the client ended the TLS handshake: the certificate of this listener has expired")]
+    Expired,
     /// The client closed the connection within the handshake.
     #[error("the client closed the connection within the TLS handshake")]
     Closed,
