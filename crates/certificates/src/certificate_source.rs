@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use tracing::{info, warn};
 
@@ -41,23 +42,24 @@ enum Source {
 }
 
 impl CertificateSource {
-    /// Certificates of this authority, for each address that is reached, and for these names and addresses. Makes keys,
-    /// which takes a part of a second.
-    ///
-    /// # Errors
-    /// OpenSSL's.
+    /// Certificates of this authority, for each address that is reached, and for these names and addresses. Their keys
+    /// are made meanwhile, in a thread: a start does not wait for them, only a handshake within the next part of a second.
+    #[must_use]
     pub fn issued_by(
         authority: CertificateAuthority,
         names: Vec<String>,
         addresses: Vec<IpAddr>,
-    ) -> Result<Self> {
-        Ok(Self(Arc::new(Source::Authority(IssuedCertificates {
+    ) -> Self {
+        let keys = Arc::new(LazyLock::new(ServerKeys::make as fn() -> Result<ServerKeys>));
+        let meanwhile = Arc::clone(&keys);
+        thread::spawn(move || _ = LazyLock::force(&meanwhile));
+        Self(Arc::new(Source::Authority(IssuedCertificates {
             authority,
-            keys: ServerKeys::make()?,
+            keys,
             names,
             addresses,
             issued: Mutex::default(),
-        }))))
+        })))
     }
 
     /// The operator's certificate. The files are read again when they change.
@@ -98,7 +100,7 @@ impl CertificateSource {
 #[derive(Debug)]
 struct IssuedCertificates {
     authority: CertificateAuthority,
-    keys: ServerKeys,
+    keys: Arc<LazyLock<Result<ServerKeys>>>,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
     issued: Mutex<HashMap<IpAddr, IssuedAt>>,
@@ -121,7 +123,9 @@ impl IssuedCertificates {
         }
         let mut addresses = vec![near];
         addresses.extend(self.addresses.iter().filter(|address| **address != near));
-        let certificates = Arc::new(self.authority.issue(&self.keys, &addresses, &self.names)?);
+        let keys =
+            LazyLock::force(&self.keys).as_ref().map_err(|why| anyhow!("no keys: {why:#}"))?;
+        let certificates = Arc::new(self.authority.issue(keys, &addresses, &self.names)?);
         let entry = IssuedAt { at: Instant::now(), certificates: Arc::clone(&certificates) };
         issued.insert(near, entry);
         Ok(certificates)

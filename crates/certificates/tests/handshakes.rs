@@ -30,7 +30,7 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 fn source(authority: &AuthorityPem) -> CertificateSource {
     let authority = CertificateAuthority::of_pem(authority).unwrap();
     let addresses = vec![[192, 0, 2, 1].into()];
-    CertificateSource::issued_by(authority, vec!["boot.example".to_owned()], addresses).unwrap()
+    CertificateSource::issued_by(authority, vec!["boot.example".to_owned()], addresses)
 }
 
 fn firmware_tls(ciphers: FirmwareCiphers) -> Arc<dyn ListenerTls> {
