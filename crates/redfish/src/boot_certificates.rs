@@ -55,6 +55,9 @@ enum EnrolledCertificate {
 /// The reason why the certificate is not among those that the firmware trusts, or not surely.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 enum CertificateNotEnrolled {
+    /// The service does not know the certificate.
+    #[error("its CA is not known here: name the file with authority in [tls]")]
+    NoAuthority,
     /// The BMC has no `Boot.Certificates`.
     #[error("the BMC shows no Boot.Certificates")]
     NoCollection,
@@ -180,12 +183,16 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         &self,
         view: &SystemView,
         way: &ChosenWay,
-        authority: &AuthorityCertificate,
+        authority: Option<&AuthorityCertificate>,
     ) -> Option<BmcObservation> {
         if way.is_fetched_by_bmc() {
             return None;
         }
-        Some(match self.enrol_boot_certificate(view, authority).await {
+        let enrolled = match authority {
+            Some(authority) => self.enrol_boot_certificate(view, authority).await,
+            None => Err(CertificateNotEnrolled::NoAuthority),
+        };
+        Some(match enrolled {
             Ok(EnrolledCertificate::Found) => seen(BootCertificateOutcome::Found, None),
             Ok(EnrolledCertificate::Added) => seen(BootCertificateOutcome::Enrolled, None),
             Err(why) => seen(BootCertificateOutcome::NotEnrolled, Some(&why)),
@@ -210,12 +217,15 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         &self,
         view: &SystemView,
         way: &ChosenWay,
-        authority: &AuthorityCertificate,
+        authority: Option<&AuthorityCertificate>,
     ) -> Option<String> {
         if way.is_fetched_by_bmc() {
             return None;
         }
-        let why = self.has_boot_certificate(view, authority).await.err()?;
+        let why = match authority {
+            Some(authority) => self.has_boot_certificate(view, authority).await.err()?,
+            None => CertificateNotEnrolled::NoAuthority,
+        };
         Some(format!(
             "the boot URL begins with https, and {why}: the firmware must trust this service's CA, which `ferroboot ca` \
              prints"

@@ -166,7 +166,9 @@ pub(crate) fn boot_macs<'p>(ports: impl IntoIterator<Item = &'p Port>) -> Vec<Ma
 pub(crate) struct BootAdvice<'c> {
     /// The support of HTTP boot that the boot URL needs.
     pub(crate) support: HttpSupport,
-    /// The CA that the firmware must trust.
+    /// Whether the firmware must trust a CA.
+    pub(crate) needs_ca: bool,
+    /// That CA, if it is known.
     pub(crate) authority: Option<&'c AuthorityCertificate>,
 }
 
@@ -189,8 +191,8 @@ pub(crate) async fn validate(
     let need = boot_need(node, node.boot_interface, &macs, allows_pxe);
     let need = BootNeed { advice: Some(advice.support), ..need };
     let mut way = machine.choose_way(&view, &need).await?;
-    if let Some(authority) = advice.authority {
-        let warning = machine.ca_warning(&view, &way, authority).await;
+    if advice.needs_ca {
+        let warning = machine.ca_warning(&view, &way, advice.authority).await;
         way.warnings.extend(warning);
     }
     Ok(way)

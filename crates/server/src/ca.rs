@@ -1,6 +1,6 @@
 //! The certificate of the service's own authority, for those who must trust it.
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use store::Store;
 
 use crate::config::Config;
@@ -10,15 +10,15 @@ use crate::config::Config;
 /// # Errors
 /// There is none, or the database cannot be read.
 pub async fn authority_certificate(config: &Config) -> Result<String> {
+    if let Some(authority) = config.tls.read_authority()? {
+        return Ok(authority);
+    }
     if let Some(files) = config.tls.files() {
-        let authority = config.tls.read_authority()?;
-        return authority.with_context(|| {
-            format!(
-                "the listeners use the certificate {}: machines must trust the authority that issued it; name its file \
-                 with authority in [tls]",
-                files.certificate.display()
-            )
-        });
+        bail!(
+            "the listeners use the certificate {}: machines must trust the authority that issued it; name its file with \
+             authority in [tls]",
+            files.certificate.display()
+        );
     }
     let state = config.state_dir()?;
     let (url, key) = (config.database.url_in(&state), config.database.key_file_in(&state));

@@ -173,7 +173,7 @@ impl Config {
     /// # Errors
     /// The wrong setting.
     pub fn check(&self) -> Result<()> {
-        self.tls.check()?;
+        self.tls.check(self.has_tls())?;
         self.api.listen.check("api", self.tls.only)?;
         self.agent.listen.check("agent", self.tls.only)?;
         self.boot.listen.check("boot", self.tls.only)?;

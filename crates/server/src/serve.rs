@@ -41,8 +41,11 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let shares = PortShares::of_this_process(config.limits.connections);
     let base = DaemonBase::take(&config).await?;
     let tls = DaemonTls::open(&config, &base.store).await?;
-    let authority = tls.as_ref().and_then(|tls| tls.authority.as_deref());
-    let (services, backlog) = Services::open(&config, &base, authority).await?;
+    let authority = match &tls {
+        Some(tls) => tls.authority.clone(),
+        None => config.tls.read_authority()?,
+    };
+    let (services, backlog) = Services::open(&config, &base, authority.as_deref()).await?;
     let ports = HttpPorts::listen(&config, shares, tls.as_ref())?;
     base.release_claims().await?;
 

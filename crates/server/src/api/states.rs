@@ -160,10 +160,10 @@ pub(super) async fn validate(
     if validation.is_good() {
         let allows_pxe = api.settings.allows_pxe;
         let base = api.settings.means.as_ref().and_then(|means| means.base_of(&node));
-        let enrols_ca = api.settings.means.as_ref().is_some_and(|means| means.enrols_ca(&node));
         let advice = BootAdvice {
             support: bmcs::http_support(base.as_ref()),
-            authority: api.settings.authority.as_deref().filter(|_| enrols_ca),
+            needs_ca: api.settings.means.as_ref().is_some_and(|means| means.enrols_ca(&node)),
+            authority: api.settings.authority.as_deref(),
         };
         let way = bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe, advice).await;
         validation = validation.with_bmc(match way {

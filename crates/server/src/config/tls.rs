@@ -20,7 +20,8 @@ pub struct ListenerTlsConfig {
     pub certificate: Option<PathBuf>,
     /// Its key (PEM).
     pub key: Option<PathBuf>,
-    /// The certificate of the authority that issued the operator's certificate (PEM), which ramdisks trust.
+    /// The certificate of the authority that issued the operator's certificate, or that of a proxy before the service
+    /// (PEM). Firmware and ramdisks trust it.
     pub authority: Option<PathBuf>,
     /// Names and addresses by which machines and operators reach the service, for issued certificates. The address that
     /// was connected to, and the hosts in the URLs of other sections, need not be repeated.
@@ -83,14 +84,16 @@ impl ListenerTlsConfig {
         (names, addresses)
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    /// `has_tls` means that a listener has TLS.
+    pub(super) fn check(&self, has_tls: bool) -> Result<()> {
         ensure!(
             self.certificate.is_some() == self.key.is_some(),
             "[tls] needs certificate and key, or neither of them"
         );
         ensure!(
-            self.certificate.is_some() || self.authority.is_none(),
-            "authority in [tls] belongs to an operator's certificate and key: name them, or leave it out"
+            self.certificate.is_some() || self.authority.is_none() || !has_tls,
+            "authority in [tls] belongs to an operator's certificate and key (or to a proxy before listeners without TLS): \
+             name them, or leave it out"
         );
         for name in &self.names {
             let is_host =
@@ -115,6 +118,14 @@ mod tests {
     fn certificate_and_key_come_together() {
         assert!(refusal("[tls]\ncertificate = \"/c\"").contains("certificate and key"));
         assert!("[tls]\ncertificate = \"/c\"\nkey = \"/k\"".parse::<Config>().is_ok());
+    }
+
+    #[test]
+    fn an_authority_without_a_certificate_is_that_of_a_proxy() {
+        let proxied = "[boot]\nurl = \"https://boot.example\"\n[tls]\nauthority = \"/ca\"";
+        assert!(proxied.parse::<Config>().is_ok());
+        let own = "[boot]\nlisten = \"https://[::]:8443\"\n[tls]\nauthority = \"/ca\"";
+        assert!(refusal(own).contains("an operator's certificate and key"));
     }
 
     #[test]

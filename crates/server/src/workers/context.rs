@@ -51,11 +51,6 @@ pub struct WorkerContext {
 }
 
 impl WorkerContext {
-    /// The CA that the firmware of the machine of `node` gets before a boot.
-    pub(super) fn ca_to_enrol(&self, node: &Node) -> Option<&AuthorityCertificate> {
-        self.authority.as_deref().filter(|_| self.urls.enrols_ca(node))
-    }
-
     /// The CA that is removed from the firmware of the machine of `node` after a boot.
     pub(super) fn ca_to_remove(&self, node: &Node) -> Option<&AuthorityCertificate> {
         self.authority.as_deref().filter(|_| BootCa::of(node) == BootCa::Remove)

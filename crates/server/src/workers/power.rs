@@ -61,7 +61,7 @@ async fn set_power(
     let mut way = instance.map(|attempt| WayOfBoot::new(node, attempt, ports));
     let mut plan = PowerPlan::power(target, instance.is_some(), claimed.progress)
         .within(power_change(context, node))
-        .with_ca(context.ca_to_enrol(node).is_some());
+        .with_ca(context.urls.enrols_ca(node));
     while carry_out(context, claimed, &mut plan, way.as_mut(), BMC_PATIENCE).await?
         == PlanPause::Prepare
     {
@@ -124,8 +124,8 @@ async fn carry_out_all(
                 }
             }
             PlannedAction::EnrolCa(_) => {
-                let authority = context.ca_to_enrol(node);
-                if let Some((way, authority)) = chosen(way.as_deref()).zip(authority) {
+                if let Some(way) = chosen(way.as_deref()) {
+                    let authority = context.authority.as_deref();
                     let enrolled = machine.enrol_ca(&shown, way, authority).await;
                     enrolled.into_iter().for_each(|seen| record_seen(context, node, seen));
                 }
