@@ -1,7 +1,9 @@
 //! `ferroboot trace NODE`: the timeline of a boot, and its diagnosis.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{Write as _, stdout};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -9,7 +11,7 @@ use clap::Args;
 use ironic::trace::BootTrace;
 use jiff::Timestamp;
 use provision::text::{printable, printable_json, shown_url};
-use reqwest::Client;
+use reqwest::{Certificate, Client};
 use transport::answers::read_body;
 use url::Url;
 use uuid::Uuid;
@@ -39,6 +41,10 @@ pub struct Trace {
     /// URL of the API.
     #[arg(long, value_name = "URL", env = "OS_ENDPOINT", default_value = "http://127.0.0.1:6385")]
     api: Url,
+
+    /// CA certificates (PEM) to trust for an https URL, beside the host's; `ferroboot ca` prints the service's own.
+    #[arg(long, value_name = "FILE", env = "OS_CACERT")]
+    ca: Option<PathBuf>,
 }
 
 impl Trace {
@@ -67,11 +73,14 @@ impl Trace {
         if let Some(attempt) = self.attempt {
             url.query_pairs_mut().append_pair("attempt", &attempt.to_string());
         }
-        let client = Client::builder().timeout(Duration::from_secs(30)).no_proxy().build()?;
+        let client = self.client()?;
         let request = client.get(url).header("X-OpenStack-Ironic-API-Version", "latest");
         let answer = login.sign(request).send().await.map_err(reqwest::Error::without_url);
         let answer = answer.with_context(|| {
-            format!("no answer from {}: does `ferroboot serve` run?", shown_url(&self.api))
+            format!(
+                "no answer from {}: does `ferroboot serve` run, and is its CA known here (--ca, or OS_CACERT)?",
+                shown_url(&self.api)
+            )
         })?;
         let status = answer.status();
         let text = String::from_utf8(read_body(answer, LONGEST_TRACE).await?)
@@ -81,6 +90,18 @@ impl Trace {
         }
         let words = serde_json::from_str(&text).ok().and_then(|body| ironic::error::words(&body));
         bail!("{status}: {}{}", words.unwrap_or(text), login.hint(status));
+    }
+
+    fn client(&self) -> Result<Client> {
+        let mut client = Client::builder().timeout(Duration::from_secs(30)).no_proxy();
+        if let Some(path) = &self.ca {
+            let read = || format!("cannot read CA certificates from {}", path.display());
+            let pem = fs::read(path).with_context(read)?;
+            for certificate in Certificate::from_pem_bundle(&pem).with_context(read)? {
+                client = client.add_root_certificate(certificate);
+            }
+        }
+        Ok(client.build()?)
     }
 }
 

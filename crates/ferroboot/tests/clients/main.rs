@@ -5,6 +5,8 @@
 
 mod bmc;
 mod service;
+#[path = "../e2e/site_certificate.rs"]
+mod site_certificate;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -18,6 +20,7 @@ use serde_json::json;
 
 use bmc::Bmc;
 use service::Service;
+use site_certificate::SiteCertificate;
 
 const MAC: &str = "52:54:00:aa:bb:01";
 /// Timeout for operations of some seconds; test hosts can be slow.
@@ -73,6 +76,24 @@ fn a_service_with_users_lets_in_whoever_knows_the_password_and_tells_others_so()
     service.log_in_as(None);
     let said = text(&service.ferroboot(&["trace", "n1"]).stderr);
     assert!(said.contains("set OS_AUTH_TYPE=http_basic"), "{said}");
+}
+
+#[test]
+fn clients_reach_an_api_with_tls_by_the_services_ca_or_the_operators() {
+    let operators = SiteCertificate { address: "127.0.0.1", ..SiteCertificate::for_lab() };
+    let operators = operators.files("api").unwrap();
+    for mut service in [Service::start_with_tls(""), Service::start_with_tls(&operators)] {
+        service.does(&["node", "create", "--driver", "redfish", "--name", "n1"]);
+        assert_eq!(service.openstacksdk("[node.name for node in api.nodes()]"), "['n1']");
+        let trace = service.ferroboot(&["trace", "n1"]);
+        assert!(text(&trace.stdout).contains("has not been booted yet"), "{trace:?}");
+
+        service.trust(None);
+        let refused = service.run(&["node", "list"]);
+        assert!(text(&refused.stderr).to_lowercase().contains("certificate"), "{refused:?}");
+        let trace = service.ferroboot(&["trace", "n1"]);
+        assert!(text(&trace.stderr).contains("OS_CACERT"), "{trace:?}");
+    }
 }
 
 #[test]

@@ -25,6 +25,8 @@ pub(crate) struct Service {
     dir: TempDir,
     log: DaemonLog,
     login: Option<(&'static str, &'static str)>,
+    /// The CA that clients trust.
+    authority: Option<PathBuf>,
 }
 
 /// The daemon's log so far; clones share it.
@@ -66,6 +68,26 @@ impl Service {
         service
     }
 
+    /// A daemon whose API has TLS with these further settings. Clients trust the CA that `ferroboot ca` prints.
+    pub(crate) fn start_with_tls(more: &str) -> Self {
+        let mut service = Self::start_with(|_, settings| {
+            settings.replace("listen = \"127", "listen = \"https://127") + more
+        });
+        service.api = service.api.replace("http://", "https://");
+        service.trust_printed_ca();
+        service
+    }
+
+    /// Has clients trust what `ferroboot ca` prints.
+    fn trust_printed_ca(&mut self) {
+        let config = self.dir.path().join("ferroboot.toml");
+        let printed = self.ferroboot(&["ca", "--config", config.to_str().unwrap()]);
+        assert!(printed.status.success(), "{printed:?}");
+        let path = self.dir.path().join("printed.pem");
+        fs::write(&path, printed.stdout).unwrap();
+        self.authority = Some(path);
+    }
+
     /// A daemon with special settings.
     pub(crate) fn start_with(settings: impl Fn(&Path, String) -> String) -> Self {
         (0..TRIES)
@@ -87,7 +109,7 @@ impl Service {
             .unwrap();
         let said = daemon.stderr.take().expect("it is piped");
         let (api, log) = (format!("http://127.0.0.1:{}", ports[0]), DaemonLog::default());
-        let service = Self { daemon, api, dir, log: log.clone(), login: None };
+        let service = Self { daemon, api, dir, log: log.clone(), login: None, authority: None };
         is_ready(said, log).then_some(service)
     }
 
@@ -136,7 +158,7 @@ impl Service {
 
     /// Runs `baremetal`, whatever the result.
     pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.environment(Command::new(client()).args(arguments)).output().unwrap()
+        self.environment(Command::new(client("baremetal")).args(arguments)).output().unwrap()
     }
 
     fn environment<'a>(&self, command: &'a mut Command) -> &'a mut Command {
@@ -153,6 +175,28 @@ impl Service {
             .env("OS_USERNAME", user)
             .env("OS_PASSWORD", password)
             .env("OS_ENDPOINT", &self.api)
+            .envs(self.authority.as_ref().map(|path| ("OS_CACERT", path)))
+    }
+
+    /// The value of an expression in openstacksdk, where `api` is its client for Ironic.
+    pub(crate) fn openstacksdk(&self, expression: &str) -> String {
+        let ca = self.authority.as_ref().expect("it trusts one");
+        let program = format!(
+            "import openstack\n\
+             api = openstack.connect(auth_type='none', auth=dict(endpoint='{api}'), cacert={ca:?},\n\
+             \x20   baremetal_endpoint_override='{api}', load_yaml_config=False, load_envvars=False).baremetal\n\
+             print({expression})",
+            api = self.api
+        );
+        let output =
+            Command::new(client("python")).args(["-c", &program]).env_clear().output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+
+    /// Changes the CA that clients trust, or removes it.
+    pub(crate) fn trust(&mut self, authority: Option<PathBuf>) {
+        self.authority = authority;
     }
 
     /// Changes the clients' login, or removes it.
@@ -169,11 +213,11 @@ impl Drop for Service {
     }
 }
 
-/// The command, as installed by `scripts/python-venv`.
-fn client() -> PathBuf {
+/// A program, as installed by `scripts/python-venv`.
+fn client(name: &str) -> PathBuf {
     let own = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/venv");
     let venv = env::var_os("FERROBOOT_VENV").map_or_else(own, PathBuf::from);
-    let program = venv.join("bin/baremetal");
+    let program = venv.join("bin").join(name);
     assert!(program.exists(), "there is no {}: run scripts/python-venv", program.display());
     program
 }
