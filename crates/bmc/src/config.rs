@@ -201,6 +201,9 @@ pub struct FirmwareConfig {
     /// Secure Boot with this certificate (PEM) as platform key, key-exchange key and in `db`, enrolled in the copy of
     /// `variables`. Needs a build of `code` with Secure Boot, for x64.
     pub secure_boot_certificate: Option<PathBuf>,
+    /// The machine's clock at each start in UTC, as QEMU's `-rtc base` takes it (`2001-01-01T00:00:00`); the present
+    /// time by default.
+    pub clock: Option<String>,
 }
 
 /// An IP version.
@@ -241,6 +244,7 @@ impl Default for FirmwareConfig {
             ip: vec![Ip::Ipv4],
             logo_secs: 0,
             secure_boot_certificate: None,
+            clock: None,
         }
     }
 }

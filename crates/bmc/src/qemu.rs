@@ -224,6 +224,9 @@ fn arguments(
         let milliseconds = u32::from(*logo_secs) * 1_000;
         arguments.add(["-boot", &format!("menu=on,splash-time={milliseconds}")]);
     }
+    if let Some(clock) = &machine.firmware.clock {
+        arguments.add(["-rtc", &format!("base={clock}")]);
+    }
     for (number, nic) in machine.nics.iter().enumerate() {
         arguments.add_nic(number, nic, order);
     }

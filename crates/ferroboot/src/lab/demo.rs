@@ -17,9 +17,16 @@ use super::machine::LabMachine;
 use super::{Lab, Plan, disk};
 use crate::trace::timeline;
 
+/// The boot listener in clear and with TLS; the installed OVMF (2022.11) has no elliptic curves.
+const SETTINGS: &str = "[boot]\nlisten = [\"[::]:8080\", \"https://[::]:8443\"]\n\
+                        [agent]\nlisten = \"https://[::]:6386\"\n[tls]\nold_firmware = true\n";
+
+/// The node's boot URL for boots in clear.
+const IN_CLEAR: &str = "external_http_url=http://10.77.0.1:8080";
+
 const STEPS: &str = r#"[{"interface": "deploy", "step": "erase_devices_metadata"}]"#;
 
-/// Cleans a machine over redfish-https, http and http-ipxe, and provides it.
+/// Cleans a machine over redfish-https, http and http-ipxe in clear, and provides it over HTTPS.
 #[derive(Debug, Args)]
 pub struct Demo {}
 
@@ -30,11 +37,9 @@ impl Demo {
         let screen = Screen::new();
         screen
             .head("A network namespace, two machines (QEMU, OVMF), a Redfish BMC, ferroboot serve");
-        let lab = Lab::set_up(Plan::of_checkout(
-            &env::current_dir().unwrap_or_default(),
-            &own,
-            machines,
-        ))?;
+        let root = env::current_dir().unwrap_or_default();
+        let plan = Plan::of_checkout(&root, &own, machines);
+        let lab = Lab::set_up(Plan { settings: SETTINGS.to_owned(), ..plan })?;
         screen.note(&format!("state, logs and serial consoles: {}", lab.dir().display()));
         let (idle, _) = lab.daemon_memory()?;
         let story = Story { lab: &lab, screen: &screen, machine: &lab.machines()[0] };
@@ -72,6 +77,7 @@ impl Story<'_> {
         for line in self.machine.enrolment() {
             self.baremetal(&line)?;
         }
+        self.baremetal(&["node", "set", name, "--driver-info", IN_CLEAR])?;
         self.baremetal(&["node", "manage", "--wait", "60", name])?;
 
         let mut boots = Vec::new();
@@ -92,9 +98,16 @@ impl Story<'_> {
             boots.push(self.lab.trace(name)?);
         }
 
-        self.screen.head("Provide it, which cleans it once more");
+        self.screen.head(
+            "Provide it, which cleans it once more, over HTTPS: the BMC enrols the daemon's own CA in the firmware",
+        );
+        self.baremetal(&["node", "unset", name, "--driver-info", "external_http_url"])?;
+        self.baremetal(&["node", "set", name, "--boot-interface", "http"])?;
         self.baremetal(&["node", "provide", "--wait", "600", name])?;
-        boots.push(self.lab.trace(name)?);
+        let trace = self.lab.trace(name)?;
+        let agreed = agreed_by_firmware(&trace).context("the last boot was not over HTTPS")?;
+        self.screen.note(&format!("the firmware fetched its image over HTTPS: {agreed}"));
+        boots.push(trace);
         let state = self.lab.node(name)?["provision_state"].clone();
         ensure!(state == "available", "the node is {state}, not available");
         ensure!(disk::digest(&other)? == others_digest, "the other machine's disk has changed");
@@ -136,6 +149,13 @@ impl SeenEvents {
         }
         self.0.set((id(trace), trace.events.len()));
     }
+}
+
+/// What the firmware's TLS handshake agreed on.
+fn agreed_by_firmware(trace: &BootTrace) -> Option<&str> {
+    trace.events.iter().find_map(|event| {
+        if let BootEventKind::Http { tls, .. } = &event.what { tls.as_deref() } else { None }
+    })
 }
 
 fn id(trace: &BootTrace) -> Option<Uuid> {

@@ -155,8 +155,9 @@ impl LabMachine {
         };
         let (name, mac, tap) = (&self.name, self.mac(), self.tap());
         let path = self.disk(dir);
-        let FirmwareConfig { code, variables, pxe, ip, logo_secs, secure_boot_certificate } =
+        let FirmwareConfig { code, variables, pxe, ip, logo_secs, secure_boot_certificate, clock } =
             &self.firmware;
+        let clock = clock.as_ref().map_or_else(String::new, |clock| format!(", clock = {clock:?}"));
         let secure_boot = secure_boot_certificate
             .as_ref()
             .map_or_else(String::new, |path| format!(", secure_boot_certificate = {path:?}"));
@@ -165,7 +166,7 @@ impl LabMachine {
         let _ = write!(
             text,
             "\n[[machine]]\nid = {name:?}\narchitecture = \"{architecture}\"\n\
-             firmware = {{ code = {code:?}, variables = {variables:?}, pxe = {pxe}, ip = {ip:?}, logo_secs = {logo_secs}{secure_boot} }}\n\
+             firmware = {{ code = {code:?}, variables = {variables:?}, pxe = {pxe}, ip = {ip:?}, logo_secs = {logo_secs}{secure_boot}{clock} }}\n\
              disks = [{{ path = {path:?}, model = {disk:?} }}]\n\
              nics = [\n    {{ mac = {mac:?}, model = {nic:?}, tap = {tap:?} }},\n",
         );

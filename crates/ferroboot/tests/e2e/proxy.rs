@@ -30,7 +30,9 @@ struct Seen {
     /// Answers to requests with this method are held.
     held: Option<&'static str>,
     /// A text to replace on the way to the BMC, and its reverse on the way back.
-    rewritten: Option<(&'static str, &'static str)>,
+    rewritten: Option<(String, String)>,
+    /// The ticket of a former boot, which takes the place of the ticket in each request.
+    repeated: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -70,7 +72,14 @@ impl Proxy {
     /// Replaces a text in requests with another of the same length, and reverses it in answers.
     pub(crate) fn rewrite(&self, told: &'static str, heard: &'static str) {
         assert_eq!(told.len(), heard.len(), "the length of a body goes before it");
-        self.state.lock().rewritten = Some((told, heard));
+        self.state.lock().rewritten = Some((told.to_owned(), heard.to_owned()));
+    }
+
+    /// From now on, the boot URL of the first boot takes the place of the one in each request.
+    pub(crate) fn repeat_first_boot_url(&self) {
+        let mut seen = self.state.lock();
+        let first = seen.requests.iter().find_map(|one| ticket_in(&one.body).map(str::to_owned));
+        seen.repeated = Some(first.expect("there was a boot URL"));
     }
 
     /// Waits until a request with this method has arrived.
@@ -145,7 +154,11 @@ fn join(client: TcpStream, server: TcpStream, state: &Arc<State>) {
                     }
                 }
             }
-            let heard = seen.rewritten.map(|(told, heard)| replace(bytes, told, heard));
+            let ticket = ticket_in(&String::from_utf8_lossy(bytes)).map(str::to_owned);
+            if let Some((told, heard)) = ticket.zip(seen.repeated.clone()) {
+                seen.rewritten = Some((told, heard));
+            }
+            let heard = seen.rewritten.as_ref().map(|(told, heard)| replace(bytes, told, heard));
             drop(seen);
             state_there.changed.notify_all();
             heard.unwrap_or_else(|| bytes.to_vec())
@@ -157,7 +170,9 @@ fn join(client: TcpStream, server: TcpStream, state: &Arc<State>) {
         copy(server_again, client_again, |bytes| {
             let method = last.lock().expect("no holder of this lock panics").clone();
             state.wait_until_let_go(&method);
-            let told = state.lock().rewritten.map(|(told, heard)| replace(bytes, heard, told));
+            let seen = state.lock();
+            let told = seen.rewritten.as_ref().map(|(told, heard)| replace(bytes, heard, told));
+            drop(seen);
             told.unwrap_or_else(|| bytes.to_vec())
         });
     });
@@ -172,6 +187,12 @@ fn copy(mut from: TcpStream, mut to: TcpStream, mut pass: impl FnMut(&[u8]) -> V
         }
     }
     let _ = to.shutdown(Shutdown::Both);
+}
+
+/// The ticket in a boot URL.
+fn ticket_in(text: &str) -> Option<&str> {
+    let (_, rest) = text.split_once("/boot/")?;
+    rest.split_once("/boot.iso").map(|(ticket, _)| ticket)
 }
 
 fn replace(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
