@@ -16,12 +16,15 @@ mod chunk;
 mod contents;
 mod exchange;
 mod images;
+mod private_file;
 mod service;
 mod settings;
 mod sources;
+mod token_key;
 mod uki_signer;
 
 pub use artifacts::Artifacts;
 pub use boot_sets::{BootSets, check_boot_set, ipxe_trusts_firmware_cas};
 pub use settings::ArtifactSettings;
-pub use uki_signer::UkiSigner;
+pub use token_key::TokenKeyUri;
+pub use uki_signer::{SignKey, SigningKey, UkiSigner};

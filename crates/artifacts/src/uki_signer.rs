@@ -1,13 +1,13 @@
-//! The operator's key for Secure Boot, which signs the UKI of each node.
+//! The operator's key for Secure Boot, in a file or a token, which signs the UKI of each node.
 //!
 //! What nodes share is hashed once for each set of files: kernel and initramfs are most of a UKI. [`efi`] has the
 //! formats.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Read as _;
-use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
-use std::path::Path;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -17,10 +17,13 @@ use efi::{
 };
 use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
-use openssl::sign::Signer;
+use openssl::sign::{Signer, Verifier};
 use openssl::x509::X509;
+use serde::Deserialize;
 
 use crate::boot_set::Shared;
+use crate::private_file::open_private;
+use crate::token_key::{TokenKey, TokenKeyUri};
 
 /// Kept states of digests, of some hundred bytes each: one for each boot set, and for each node's own ramdisk.
 const KEPT_DIGESTS: usize = 256;
@@ -32,26 +35,87 @@ pub struct UkiSigner(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    key: PKey<Private>,
+    key: SigningKey,
     certificate: SignerCertificate,
     subject: String,
     /// The states after the shared bytes, by their entity tag, the latest last.
     digests: Mutex<VecDeque<(String, ImageDigest)>>,
 }
 
-impl UkiSigner {
-    /// Reads a key and its certificate, both PEM. More certificates in the file go into the signatures.
+/// Where the key is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SignKey {
+    /// In a file (PEM).
+    File(PathBuf),
+    /// In a PKCS #11 token.
+    Token(TokenKeyUri),
+}
+
+impl TryFrom<String> for SignKey {
+    type Error = anyhow::Error;
+
+    fn try_from(text: String) -> Result<Self> {
+        if TokenKeyUri::is_one(&text) {
+            Ok(Self::Token(TokenKeyUri::parse(&text).context("the URI of the key")?))
+        } else {
+            Ok(Self::File(text.into()))
+        }
+    }
+}
+
+/// A private key that is ready to sign.
+#[derive(Debug)]
+pub struct SigningKey(KeyPlace);
+
+#[derive(Debug)]
+enum KeyPlace {
+    InMemory(PKey<Private>),
+    InToken(TokenKey),
+}
+
+impl SigningKey {
+    /// Reads a key, or opens a session with its token.
     ///
     /// # Errors
-    /// A file that cannot be used: among others a key that other users may read, that is no RSA key of 2048 bits or
-    /// more, or that belongs to another certificate.
-    pub fn open(key: &Path, certificate: &Path) -> Result<Self> {
-        let key_of = || read_key(key);
-        let parsed = key_of().with_context(|| format!("the key {}", key.display()))?;
-        let chain = || read_chain(certificate, &parsed);
+    /// A file or token that cannot be used.
+    pub fn open(key: &SignKey) -> Result<Self> {
+        Ok(Self(match key {
+            SignKey::File(path) => {
+                let key = read_key(path).with_context(|| format!("the key {}", path.display()));
+                KeyPlace::InMemory(key?)
+            }
+            SignKey::Token(uri) => KeyPlace::InToken(TokenKey::open(uri.clone())?),
+        }))
+    }
+
+    /// Signs by RSASSA-PKCS1-v1_5 with SHA-256.
+    ///
+    /// # Errors
+    /// OpenSSL or the token does not sign.
+    pub fn sign(&self, data: &[u8]) -> Result<Vec<u8>> {
+        match &self.0 {
+            KeyPlace::InMemory(key) => {
+                let mut signer = Signer::new(MessageDigest::sha256(), key)?;
+                Ok(signer.sign_oneshot_to_vec(data)?)
+            }
+            KeyPlace::InToken(key) => key.sign(data),
+        }
+    }
+}
+
+impl UkiSigner {
+    /// Opens a key and its certificate (PEM). More certificates in the file go into the signatures.
+    ///
+    /// # Errors
+    /// A file or token that cannot be used: among others a key that other users may read, that is no RSA key of 2048 bits
+    /// or more, or that belongs to another certificate.
+    pub fn open(key: &SignKey, certificate: &Path) -> Result<Self> {
+        let key = SigningKey::open(key)?;
+        let chain = || read_chain(certificate, &key);
         let (certificate, subject) =
             chain().with_context(|| format!("the certificate {}", certificate.display()))?;
-        let inner = Inner { key: parsed, certificate, subject, digests: Mutex::default() };
+        let inner = Inner { key, certificate, subject, digests: Mutex::default() };
         Ok(Self(Arc::new(inner)))
     }
 
@@ -77,8 +141,7 @@ impl UkiSigner {
         digest.update_with(&own, read)?;
 
         let spc = SpcIndirectData::of(&digest.finish());
-        let mut signer = Signer::new(MessageDigest::sha256(), &self.0.key)?;
-        let signature = signer.sign_oneshot_to_vec(&spc.to_be_signed())?;
+        let signature = self.0.key.sign(&spc.to_be_signed())?;
         Ok(signed_uki(uki, &spc.signed_data(&self.0.certificate, &signature))?)
     }
 }
@@ -111,13 +174,7 @@ impl Inner {
 }
 
 fn read_key(path: &Path) -> Result<PKey<Private>> {
-    let mut file = File::open(path).context("cannot be opened")?;
-    let mode = file.metadata()?.permissions().mode() & 0o7777;
-    ensure!(
-        mode & 0o077 == 0,
-        "is open to other users (mode {mode:04o}): chmod 600 {}",
-        path.display()
-    );
+    let mut file = open_private(path)?;
     let mut pem = Vec::new();
     file.read_to_end(&mut pem).context("cannot be read")?;
     // A passphrase, so that OpenSSL does not ask for one at the terminal.
@@ -131,11 +188,21 @@ fn read_key(path: &Path) -> Result<PKey<Private>> {
     Ok(key)
 }
 
-fn read_chain(path: &Path, key: &PKey<Private>) -> Result<(SignerCertificate, String)> {
+fn read_chain(path: &Path, key: &SigningKey) -> Result<(SignerCertificate, String)> {
     let pem = fs::read(path).context("cannot be read")?;
     let chain = X509::stack_from_pem(&pem).context("is not in PEM")?;
     let own = chain.first().context("holds no certificate")?;
-    ensure!(own.public_key()?.public_eq(key), "is not that of the key (the first one in the file)");
+    // Tokens do not always show the public part of a key, but every key can sign.
+    const PROOF: &[u8] = b"the key of this certificate";
+    let public = own.public_key()?;
+    // ECDSA signatures differ each time, and the entity tags of images with them; and much firmware verifies RSA alone.
+    ensure!(
+        public.rsa().is_ok() && public.bits() >= FEWEST_KEY_BITS,
+        "is not that of an RSA key of {FEWEST_KEY_BITS} bits or more"
+    );
+    let mut verifier = Verifier::new(MessageDigest::sha256(), &public)?;
+    let is_its = verifier.verify_oneshot(&key.sign(PROOF)?, PROOF).unwrap_or(false);
+    ensure!(is_its, "is not that of the key (the first one in the file)");
     let subject = own.subject_name().entries().filter_map(|entry| entry.data().to_string().ok());
     let subject = subject.collect::<Vec<_>>().join(", ");
     let certificate = SignerCertificate {

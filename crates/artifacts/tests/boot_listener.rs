@@ -12,7 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use artifacts::{ArtifactSettings, Artifacts, BootSets, UkiSigner, check_boot_set};
+use artifacts::{ArtifactSettings, Artifacts, BootSets, SignKey, UkiSigner, check_boot_set};
 use certificates::{CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
@@ -497,7 +497,10 @@ async fn what_is_sent_is_what_was_composed() {
 #[tokio::test]
 async fn a_uki_is_signed_as_other_tools_verify_it_and_the_iso_has_the_same() {
     let keys = tempfile::tempdir().unwrap();
-    let signer = UkiSigner::open(&key_file(keys.path(), 0o600), &keys.path().join("cert.pem"));
+    let signer = UkiSigner::open(
+        &SignKey::File(key_file(keys.path(), 0o600)),
+        &keys.path().join("cert.pem"),
+    );
     let signer = signer.unwrap();
     let listener = Listener::with(|settings| settings.uki_signer = Some(signer)).await;
 
@@ -520,10 +523,83 @@ async fn a_uki_is_signed_as_other_tools_verify_it_and_the_iso_has_the_same() {
     assert!(iso.body.windows(uki.body.len()).any(|part| part == uki.body), "another UKI");
 }
 
+/// SoftHSM finds its token by an environment variable, so the test starts itself again with it.
+#[test]
+fn a_key_in_a_token_signs_as_the_same_key_in_a_file() {
+    const NAME: &str = "a_key_in_a_token_signs_as_the_same_key_in_a_file";
+    const FOLDER: &str = "FERROBOOT_TEST_TOKEN";
+    if let Some(folder) = std::env::var_os(FOLDER) {
+        return token_signs(folder.as_ref());
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let key = key_file(folder.path(), 0o600);
+    fs::create_dir(path("tokens")).unwrap();
+    let settings = format!("directories.tokendir = {}\n", path("tokens").display());
+    fs::write(path("softhsm2.conf"), settings).unwrap();
+    fs::write(path("pin"), "1234\n").unwrap();
+    fs::set_permissions(path("pin"), fs::Permissions::from_mode(0o600)).unwrap();
+    let started = |program: &OsStr, arguments: &[&OsStr]| {
+        let mut command = Command::new(program);
+        command.args(arguments).env("SOFTHSM2_CONF", path("softhsm2.conf"));
+        let said = command.env(FOLDER, folder.path()).output();
+        let said = said.unwrap_or_else(|_| {
+            panic!("{} is missing: scripts/install-dependencies", program.display())
+        });
+        let words = [said.stdout, said.stderr].concat();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&words));
+    };
+    let tool = OsStr::new("softhsm2-util");
+    let words = "--init-token --free --label boot --pin 1234 --so-pin 5678";
+    started(tool, &words.split(' ').map(OsStr::new).collect::<Vec<_>>());
+    let words = "--token boot --label uki --id 01A0 --pin 1234 --import";
+    let mut arguments: Vec<_> = words.split(' ').map(OsStr::new).collect();
+    arguments.push(key.as_os_str());
+    started(tool, &arguments);
+    let this = std::env::current_exe().unwrap();
+    started(this.as_os_str(), &[NAME, "--exact", "--nocapture"].map(OsStr::new));
+}
+
+/// Signs with the key in the token in a folder, and with the same key in a file.
+fn token_signs(folder: &Path) {
+    let certificate = folder.join("cert.pem");
+    let uri = |object: &str, pin: &str| {
+        let pin = folder.join(pin);
+        let module = "/usr/lib/softhsm/libsofthsm2.so";
+        let uri =
+            format!("pkcs11:token=boot;{object}?module-path={module}&pin-source={}", pin.display());
+        SignKey::try_from(uri).unwrap()
+    };
+    let open = |key: &SignKey| UkiSigner::open(key, &certificate);
+    let [file, token] = [
+        open(&SignKey::File(folder.join("key-0600.pem"))).unwrap(),
+        open(&uri("object=uki;id=%01%A0", "pin")).unwrap(),
+    ];
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let images = [file, token].map(|signer| {
+        runtime.block_on(async {
+            let listener = Listener::with(|settings| settings.uki_signer = Some(signer)).await;
+            listener.get("bootx64.efi").await.body
+        })
+    });
+    assert!(images[0] == images[1], "PKCS #1 signatures of one key are the same");
+
+    let refusal = |key: SignKey| format!("{:#}", open(&key).unwrap_err());
+    let none = refusal(uri("object=other", "pin"));
+    assert!(none.contains("there is no private key \"other\" in boot"), "{none}");
+    fs::write(folder.join("pin"), "4321").unwrap();
+    fs::write(folder.join("open"), "1234").unwrap();
+    let readable = refusal(uri("object=uki", "open"));
+    assert!(readable.contains("is open to other users"), "{readable}");
+}
+
 #[tokio::test]
 async fn a_boot_after_the_first_does_not_read_the_files_again_for_its_signature() {
     let keys = tempfile::tempdir().unwrap();
-    let signer = UkiSigner::open(&key_file(keys.path(), 0o600), &keys.path().join("cert.pem"));
+    let signer = UkiSigner::open(
+        &SignKey::File(key_file(keys.path(), 0o600)),
+        &keys.path().join("cert.pem"),
+    );
     let signer = signer.unwrap();
     let listener = Listener::with(|settings| settings.uki_signer = Some(signer)).await;
     let node = booting_node();
@@ -544,7 +620,10 @@ async fn a_boot_after_the_first_does_not_read_the_files_again_for_its_signature(
 fn a_key_that_cannot_sign_for_firmware_is_refused_in_words() {
     let keys = tempfile::tempdir().unwrap();
     let certificate = keys.path().join("cert.pem");
-    let refusal = |key: &Path| format!("{:#}", UkiSigner::open(key, &certificate).unwrap_err());
+    let refusal = |key: &Path| {
+        let key = SignKey::File(key.to_owned());
+        format!("{:#}", UkiSigner::open(&key, &certificate).unwrap_err())
+    };
 
     let open = refusal(&key_file(keys.path(), 0o640));
     assert!(open.contains("is open to other users (mode 0640): chmod 600"), "{open}");

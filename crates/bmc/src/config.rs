@@ -198,6 +198,8 @@ pub struct FirmwareConfig {
     /// EDK2 before mid-2025 needs some seconds if IPv6 comes first: it sends its first request before its link-local
     /// address is ready, and gives up at once.
     pub logo_secs: u16,
+    /// Secure Boot with the keys that `variables` has. Needs a build of `code` with Secure Boot, for x64.
+    pub secure_boot: bool,
     /// Secure Boot with this certificate (PEM) as platform key, key-exchange key and in `db`, enrolled in the copy of
     /// `variables`. Needs a build of `code` with Secure Boot, for x64.
     pub secure_boot_certificate: Option<PathBuf>,
@@ -235,6 +237,13 @@ impl Ip {
     }
 }
 
+impl FirmwareConfig {
+    /// Whether the machine has Secure Boot on.
+    pub(crate) fn has_secure_boot(&self) -> bool {
+        self.secure_boot || self.secure_boot_certificate.is_some()
+    }
+}
+
 impl Default for FirmwareConfig {
     fn default() -> Self {
         Self {
@@ -243,6 +252,7 @@ impl Default for FirmwareConfig {
             pxe: false,
             ip: vec![Ip::Ipv4],
             logo_secs: 0,
+            secure_boot: false,
             secure_boot_certificate: None,
             clock: None,
         }

@@ -7,6 +7,7 @@ use redfish::emulator::{Emulator, NextBoot};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use crate::firmware::{self, FirmwareChanges};
 use crate::image;
 use crate::qemu::{Qemu, QemuEnd};
 use crate::setup::{BmcClock, MachineSetup};
@@ -34,7 +35,10 @@ pub(crate) fn start_machine(
     clock: BmcClock,
 ) -> MachineOrders {
     let (orders, receiver) = mpsc::channel(8);
-    tokio::spawn(MachineTask { setup, emulator, orders: receiver, clock }.run());
+    let task = MachineTask { setup, emulator, orders: receiver, clock };
+    // Before the first client: a change of databases that were not read would empty them.
+    task.show_secure_boot();
+    tokio::spawn(task.run());
     MachineOrders(orders)
 }
 
@@ -73,6 +77,7 @@ impl MachineTask {
                     };
                     if let Some(qemu) = running {
                         self.follow(qemu).await;
+                        self.show_secure_boot();
                     }
                     self.with_emulator(|emulator, id| emulator.stopped(id, self.clock.now()));
                 }
@@ -145,8 +150,22 @@ impl MachineTask {
         if let NextBoot::Cd(url) = &next {
             image::fetch(url, &self.setup.cd()).await?;
         }
-        let authorities = self.with_emulator(|emulator, id| emulator.boot_certificates(id));
-        Qemu::start(&self.setup, &next, authorities.as_deref()).await
+        let changes = self.with_emulator(|emulator, id| FirmwareChanges {
+            authorities: emulator.boot_certificates(id),
+            secure_boot: emulator.take_secure_boot(id),
+        });
+        Qemu::start(&self.setup, &next, &changes).await
+    }
+
+    /// Shows what the firmware has of Secure Boot, which its own set-up may have changed.
+    fn show_secure_boot(&self) {
+        match firmware::secure_boot(&self.setup) {
+            Ok(None) => {}
+            Ok(Some(shown)) => {
+                self.with_emulator(|emulator, id| emulator.show_secure_boot(id, &shown));
+            }
+            Err(failed) => error!("the databases of Secure Boot cannot be shown: {failed:#}"),
+        }
     }
 
     fn with_emulator<T>(&self, ask: impl FnOnce(&mut Emulator, &str) -> T) -> T {

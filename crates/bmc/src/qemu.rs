@@ -16,7 +16,7 @@ use tokio::process::{Child, Command};
 use tracing::debug;
 
 use crate::config::{Architecture, DiskConfig, DiskModel, FirmwareConfig, Ip, NicConfig};
-use crate::firmware;
+use crate::firmware::{self, FirmwareChanges};
 use crate::private;
 use crate::setup::{MachineSetup, nic_device};
 
@@ -44,9 +44,9 @@ impl Qemu {
     pub(crate) async fn start(
         setup: &MachineSetup,
         next: &NextBoot,
-        authorities: Option<&[String]>,
+        changes: &FirmwareChanges,
     ) -> Result<Self> {
-        let variables = firmware::prepare(setup, next, authorities)?;
+        let variables = firmware::prepare(setup, next, changes)?;
         for disk in &setup.machine.disks {
             make_disk(disk)?;
         }
@@ -189,7 +189,7 @@ fn arguments(
     let architecture = machine.architecture;
     arguments.add(setup.acceleration.arguments(architecture));
     let mut board = architecture.board().to_owned();
-    if machine.firmware.secure_boot_certificate.is_some() {
+    if machine.firmware.has_secure_boot() {
         // The firmware alone, in system management mode, may write the variables with the keys.
         board.push_str(",smm=on");
         arguments.add(["-global", "driver=cfi.pflash01,property=secure,value=on"]);

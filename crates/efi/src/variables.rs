@@ -5,11 +5,16 @@
 //! [`VariableStore::boot_once_from`].
 
 mod load_option;
+mod signature_list;
 mod store;
 
 pub use self::load_option::{DevicePath, DevicePathNode, IpVersion, LoadOption, LoadOptionError};
+pub use self::signature_list::{
+    EfiSignature, EfiSignatureData, SignatureListError, parse_signature_lists, signature_lists,
+};
 pub use self::store::{SetVariableError, UefiVariable, VariableStore, VariableStoreError};
 
+use hardware::SecureBootDatabase;
 use uuid::{Uuid, uuid};
 
 /// `EFI_GLOBAL_VARIABLE`: the vendor of `Boot####`, `BootNext` and `BootOrder`.
@@ -27,32 +32,18 @@ const OUR_DESCRIPTION: &str = "Ferroboot: boot once over HTTP";
 
 /// The vendor of `TlsCaCertificate` (EDK2 `NetworkPkg/Include/Guid/TlsAuthentication.h`).
 const TLS_CA: Uuid = uuid!("fd2340d0-3dab-4349-a6c7-3b4f12b48eae");
-/// `EFI_CERT_X509_GUID` (UEFI §32.4.1).
-const CERT_X509: Uuid = uuid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
-/// `EFI_IMAGE_SECURITY_DATABASE_GUID`: the vendor of `db`.
+/// `EFI_IMAGE_SECURITY_DATABASE_GUID`: the vendor of `db` and `dbx`.
 const IMAGE_SECURITY_DATABASE: Uuid = uuid!("d719b2cb-3d3a-4596-a3bc-dad00e67656f");
 /// [`NON_VOLATILE_BOOT_RUNTIME`] and `EFI_VARIABLE_TIME_BASED_AUTHENTICATED_WRITE_ACCESS`: required for keys.
 const AUTHENTICATED_BOOT_RUNTIME: u32 = 0x27;
 /// The owner of this project's entries in signature lists.
-const SIGNATURE_OWNER: Uuid = uuid!("fe440b00-7c1d-4e0f-9b2a-6d1f3c5e7a90");
-
-/// `EFI_SIGNATURE_LIST`s of certificates (DER), one list for each, as their sizes differ (UEFI §32.4.1).
-#[must_use]
-pub fn signature_lists(certificates: &[Vec<u8>]) -> Vec<u8> {
-    const LIST_HEADER: usize = 28;
-    let mut lists = Vec::new();
-    for certificate in certificates {
-        let signature_len = 16 + certificate.len();
-        let len = |len: usize| u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes();
-        lists.extend(CERT_X509.to_bytes_le());
-        lists.extend(len(LIST_HEADER + signature_len));
-        lists.extend(len(0));
-        lists.extend(len(signature_len));
-        lists.extend(SIGNATURE_OWNER.to_bytes_le());
-        lists.extend(certificate);
-    }
-    lists
-}
+pub const SIGNATURE_OWNER: Uuid = uuid!("fe440b00-7c1d-4e0f-9b2a-6d1f3c5e7a90");
+/// The vendor of `SecureBootEnable` (EDK2 `MdeModulePkg/Include/Guid/ImageAuthentication.h` and
+/// `SecurityPkg/Include/Guid/SecureBootConfigHii.h`, `gEfiSecureBootEnableDisableGuid`).
+const SECURE_BOOT_ENABLE: Uuid = uuid!("f0a30bc7-af08-4556-99c4-001009c93a44");
+const SECURE_BOOT_ENABLE_NAME: &str = "SecureBootEnable";
+/// Non-volatile, with boot-time access alone.
+const NON_VOLATILE_BOOT: u32 = 0x3;
 
 impl VariableStore {
     /// Sets the authorities (DER) that the firmware trusts for HTTPS boot, in place of all former ones; none removes
@@ -65,7 +56,7 @@ impl VariableStore {
         certificates: &[Vec<u8>],
     ) -> Result<(), SetVariableError> {
         const NAME: &str = "TlsCaCertificate";
-        let lists = signature_lists(certificates);
+        let lists = signature_lists(&own_signatures(certificates));
         let current = self.get(NAME, TLS_CA).map(|variable| variable.data.to_vec());
         if lists.is_empty() {
             self.delete(NAME, TLS_CA);
@@ -83,12 +74,66 @@ impl VariableStore {
     /// # Errors
     /// [`SetVariableError`] if a variable or the store has no room.
     pub fn enroll_secure_boot(&mut self, certificate: &[u8]) -> Result<(), SetVariableError> {
-        let list = signature_lists(&[certificate.to_vec()]);
+        let list = own_signatures(&[certificate.to_vec()]);
         // The platform key comes last: with it the firmware is in user mode (UEFI §32.3).
-        for (name, vendor) in [("db", IMAGE_SECURITY_DATABASE), ("KEK", GLOBAL), ("PK", GLOBAL)] {
-            self.write(name, vendor, AUTHENTICATED_BOOT_RUNTIME, &list)?;
+        for database in [
+            SecureBootDatabase::Allowed,
+            SecureBootDatabase::KeyExchangeKeys,
+            SecureBootDatabase::PlatformKey,
+        ] {
+            self.set_secure_boot_database(database, &list)?;
         }
         Ok(())
+    }
+
+    /// The signatures in a database of Secure Boot; none if the variable is absent.
+    ///
+    /// # Errors
+    /// [`SignatureListError`]
+    pub fn secure_boot_database(
+        &self,
+        database: SecureBootDatabase,
+    ) -> Result<Vec<EfiSignature>, SignatureListError> {
+        let variable = self.get(database.name(), vendor_of(database));
+        variable.map_or(Ok(Vec::new()), |variable| parse_signature_lists(variable.data))
+    }
+
+    /// Sets a database of Secure Boot, as firmware does after it has checked a signature; without signatures the variable is
+    /// removed. The firmware obeys at its next start.
+    ///
+    /// # Errors
+    /// [`SetVariableError`] if the variable or the store has no room.
+    pub fn set_secure_boot_database(
+        &mut self,
+        database: SecureBootDatabase,
+        signatures: &[EfiSignature],
+    ) -> Result<(), SetVariableError> {
+        let (name, vendor) = (database.name(), vendor_of(database));
+        if signatures.is_empty() {
+            self.delete(name, vendor);
+            return Ok(());
+        }
+        self.write(name, vendor, AUTHENTICATED_BOOT_RUNTIME, &signature_lists(signatures))
+    }
+
+    /// Whether EDK2 enforces Secure Boot as soon as there is a platform key (`SecureBootEnable`). Without the variable it
+    /// does (`AuthVariableLib`, `InitializeSecureBootVariables`).
+    #[must_use]
+    pub fn is_secure_boot_enabled(&self) -> bool {
+        self.get(SECURE_BOOT_ENABLE_NAME, SECURE_BOOT_ENABLE)
+            .is_none_or(|variable| variable.data == [1])
+    }
+
+    /// Sets what [`Self::is_secure_boot_enabled`] returns.
+    ///
+    /// # Errors
+    /// [`SetVariableError`] if the store has no room.
+    pub fn enable_secure_boot(&mut self, is_enabled: bool) -> Result<(), SetVariableError> {
+        if self.is_secure_boot_enabled() == is_enabled {
+            return Ok(());
+        }
+        let value = [u8::from(is_enabled)];
+        self.set(SECURE_BOOT_ENABLE_NAME, SECURE_BOOT_ENABLE, NON_VOLATILE_BOOT, &value)
     }
 
     /// The number in `BootNext`; absent after the firmware has used it.
@@ -250,6 +295,23 @@ impl VariableStore {
     }
 }
 
+/// Certificates (DER) as signatures of this project.
+#[must_use]
+pub fn own_signatures(certificates: &[Vec<u8>]) -> Vec<EfiSignature> {
+    let signature = |certificate: &Vec<u8>| EfiSignature {
+        owner: SIGNATURE_OWNER,
+        data: EfiSignatureData::X509(certificate.clone()),
+    };
+    certificates.iter().map(signature).collect()
+}
+
+fn vendor_of(database: SecureBootDatabase) -> Uuid {
+    match database {
+        SecureBootDatabase::PlatformKey | SecureBootDatabase::KeyExchangeKeys => GLOBAL,
+        SecureBootDatabase::Allowed | SecureBootDatabase::Forbidden => IMAGE_SECURITY_DATABASE,
+    }
+}
+
 /// The number in the name `Boot####`: four upper-case hexadecimal digits (UEFI §3.3).
 fn boot_number(name: &str) -> Option<u16> {
     let digits = name.strip_prefix("Boot")?;
@@ -279,6 +341,34 @@ mod tests {
         assert_eq!((db.attributes, &db.data[44..]), (0x27, &b"a certificate"[..]));
         let refused = store.set("PK", GLOBAL, NON_VOLATILE_BOOT_RUNTIME, b"");
         assert_eq!(refused, Err(SetVariableError::Authenticated("PK".into())));
+    }
+
+    #[test]
+    fn a_database_of_secure_boot_is_changed_and_emptied() {
+        let mut store = VariableStore::empty_for_virt(0x0C_0000).unwrap();
+        let signatures = |digests: &[u8]| -> Vec<_> {
+            let signature = |digest: &u8| EfiSignature {
+                owner: SIGNATURE_OWNER,
+                data: EfiSignatureData::Sha256([*digest; 32]),
+            };
+            digests.iter().map(signature).collect()
+        };
+        let forbidden = |store: &VariableStore| {
+            store.secure_boot_database(SecureBootDatabase::Forbidden).unwrap().len()
+        };
+
+        // A list of Microsoft's size needs more room than other variables may have.
+        for count in [2, 300, 0] {
+            let all = signatures(&vec![7; count]);
+            store.set_secure_boot_database(SecureBootDatabase::Forbidden, &all).unwrap();
+            assert_eq!(forbidden(&store), count);
+        }
+        assert!(store.list().is_empty());
+        assert!(store.is_secure_boot_enabled());
+        store.enable_secure_boot(false).unwrap();
+        assert!(!store.is_secure_boot_enabled());
+        store.enable_secure_boot(true).unwrap();
+        assert!(store.is_secure_boot_enabled());
     }
 
     #[test]

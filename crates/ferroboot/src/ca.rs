@@ -4,7 +4,7 @@ use std::io::{Write as _, stdout};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
-use efi::variables::signature_lists;
+use efi::variables::{own_signatures, signature_lists};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
@@ -45,7 +45,7 @@ impl CaCommand {
         let bytes = match self.form {
             CertificateForm::Pem => pem.into_bytes(),
             CertificateForm::Der => der(&pem)?,
-            CertificateForm::Esl => signature_lists(&[der(&pem)?]),
+            CertificateForm::Esl => signature_lists(&own_signatures(&[der(&pem)?])),
         };
         stdout().write_all(&bytes).context("cannot print")
     }

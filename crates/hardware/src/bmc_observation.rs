@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::bios_change::BiosChange;
+use crate::secure_boot::SecureBootTrust;
 
 /// Something that a BMC shows of a boot.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,17 +62,34 @@ pub enum BmcObservation {
     /// This service's CA among the certificates that the firmware trusts (Redfish, ComputerSystem, `Boot.Certificates`).
     BootCertificate {
         /// What became of it.
-        outcome: BootCertificateOutcome,
+        outcome: EnrolmentOutcome,
         /// Why it is not as it should be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// The certificate that signs this service's images, in `db` of Secure Boot (Redfish, SecureBootDatabase).
+    SecureBootCertificate {
+        /// What became of it.
+        outcome: EnrolmentOutcome,
+        /// Why it is not as it should be.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+    },
+    /// Secure Boot is on: the firmware refuses what `db` does not allow (Redfish, SecureBoot).
+    SecureBootOn {
+        /// What `db` holds; `None` if it could not be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trust: Option<SecureBootTrust>,
+        /// Why it could not be read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
 }
 
-/// What became of this service's CA in the firmware.
+/// What became of a certificate of this service in the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum BootCertificateOutcome {
+pub enum EnrolmentOutcome {
     /// The firmware had it.
     Found,
     /// It was added.
@@ -84,15 +102,16 @@ pub enum BootCertificateOutcome {
     NotRemoved,
 }
 
-impl fmt::Display for BootCertificateOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Found => "the firmware has this service's CA",
-            Self::Enrolled => "this service's CA was enrolled in the firmware",
-            Self::NotEnrolled => "this service's CA was not enrolled in the firmware",
-            Self::Removed => "this service's CA was removed from the firmware",
-            Self::NotRemoved => "this service's CA was not removed from the firmware",
-        })
+impl EnrolmentOutcome {
+    /// What became of `certificate` in `place`, in words.
+    fn of(self, certificate: &str, place: &str) -> String {
+        match self {
+            Self::Found => format!("{place} has {certificate}"),
+            Self::Enrolled => format!("{certificate} was enrolled in {place}"),
+            Self::NotEnrolled => format!("{certificate} was not enrolled in {place}"),
+            Self::Removed => format!("{certificate} was removed from {place}"),
+            Self::NotRemoved => format!("{certificate} was not removed from {place}"),
+        }
     }
 }
 
@@ -113,7 +132,9 @@ impl BmcObservation {
                 [Some(entry), Some(severity), Some(message)]
             }
             Self::Job { job, state, message } => [Some(job), Some(state), Some(message)],
-            Self::BootCertificate { reason, .. } => [reason.as_mut(), None, None],
+            Self::BootCertificate { reason, .. }
+            | Self::SecureBootCertificate { reason, .. }
+            | Self::SecureBootOn { reason, .. } => [reason.as_mut(), None, None],
         };
         let changed =
             changed.iter_mut().flat_map(|it| [&mut it.attribute, &mut it.from, &mut it.to]);
@@ -135,7 +156,9 @@ impl BmcObservation {
             | Self::ReadBack { .. }
             | Self::LogEntry { .. }
             | Self::Job { .. }
-            | Self::BootCertificate { .. } => return None,
+            | Self::BootCertificate { .. }
+            | Self::SecureBootCertificate { .. }
+            | Self::SecureBootOn { .. } => return None,
         };
         match state {
             "OSBootStarted" | "OSRunning" | "OsIsRunning" | "FinishedPost" => Some(true),
@@ -198,8 +221,19 @@ impl fmt::Display for BmcObservation {
                 if message.is_empty() { Ok(()) } else { write!(f, ": {message}") }
             }
             Self::BootCertificate { outcome, reason } => {
-                outcome.fmt(f)?;
+                f.write_str(&outcome.of("this service's CA", "the firmware"))?;
                 reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+            }
+            Self::SecureBootCertificate { outcome, reason } => {
+                f.write_str(&outcome.of("the certificate that signs images", "db of Secure Boot"))?;
+                reason.iter().try_for_each(|reason| write!(f, ": {reason}"))
+            }
+            Self::SecureBootOn { trust, reason } => {
+                f.write_str("the BMC shows Secure Boot on")?;
+                trust.iter().try_for_each(|trust| write!(f, "; {trust}"))?;
+                reason
+                    .iter()
+                    .try_for_each(|reason| write!(f, "; what db holds is unknown: {reason}"))
             }
         }
     }

@@ -1,8 +1,10 @@
-//! Boot modes of a machine, and Secure Boot.
+//! Boot modes of a machine, and whether Secure Boot is on.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+
+use crate::secure_boot::SecureBootTrust;
 
 /// A boot mode, under Ironic's name (`ironic/common/boot_modes.py`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -44,6 +46,8 @@ pub struct ShownBootMode {
     pub boot_mode: Option<BootMode>,
     /// Whether Secure Boot is enabled; `None` if the BMC does not show it.
     pub secure_boot: Option<bool>,
+    /// What `db` holds; `None` if it was not read.
+    pub trust: Option<SecureBootTrust>,
 }
 
 /// `uefi, secure boot off`

@@ -72,6 +72,12 @@ pub enum RedfishPurpose {
     AddBootCertificate,
     /// Remove a certificate from those that the firmware trusts.
     RemoveBootCertificate,
+    /// Read the databases of Secure Boot, and the certificates in `db` (`SecureBootDatabases`).
+    ReadSecureBootDatabase,
+    /// Add a certificate to `db`.
+    AddSecureBootCertificate,
+    /// Remove a certificate from `db`.
+    RemoveSecureBootCertificate,
 }
 
 impl RedfishPurpose {
@@ -80,7 +86,12 @@ impl RedfishPurpose {
     pub fn is_optional(self) -> bool {
         matches!(
             self,
-            Self::ReadBootCertificates | Self::AddBootCertificate | Self::RemoveBootCertificate
+            Self::ReadBootCertificates
+                | Self::AddBootCertificate
+                | Self::RemoveBootCertificate
+                | Self::ReadSecureBootDatabase
+                | Self::AddSecureBootCertificate
+                | Self::RemoveSecureBootCertificate
         )
     }
 }
@@ -121,6 +132,9 @@ impl fmt::Display for RedfishPurpose {
             Self::ReadBootCertificates => "look at the firmware's certificates",
             Self::AddBootCertificate => "addition of a certificate to the firmware's",
             Self::RemoveBootCertificate => "removal of a certificate from the firmware's",
+            Self::ReadSecureBootDatabase => "look at the databases of Secure Boot",
+            Self::AddSecureBootCertificate => "addition of a certificate to db of Secure Boot",
+            Self::RemoveSecureBootCertificate => "removal of a certificate from db of Secure Boot",
         })
     }
 }

@@ -22,7 +22,7 @@ const UNBUILT: [(&str, &str); 7] = [
 ];
 
 /// The properties of `driver_info`, and their descriptions.
-const PROPERTIES: [(&str, &str); 20] = [
+const PROPERTIES: [(&str, &str); 21] = [
     ("redfish_address", "The URL address to the Redfish controller. Required."),
     ("redfish_system_id", "The path of the ComputerSystem; needed where there are several."),
     ("redfish_username", "User account with admin or server-profile access privilege."),
@@ -61,6 +61,11 @@ const PROPERTIES: [(&str, &str); 20] = [
         "redfish_boot_ca",
         "enrol (the default): the service's CA is put into the firmware before a boot over https, if the BMC shows \
          Boot.Certificates; remove: for the time of the boot; leave: never.",
+    ),
+    (
+        "redfish_secure_boot_certificate",
+        "leave (the default): db of Secure Boot is not changed; enrol: the certificate that signs images (sign_certificate \
+         of the service) is put into db before a boot; remove: for the time of the boot.",
     ),
     ("kernel_append_params", "Further kernel arguments; %default% stands for the service's."),
     ("external_http_url", "Where this node reaches the boot listener, if not at its usual URL."),

@@ -2,7 +2,7 @@
 
 use provision::addresses::agent_networks;
 use provision::boot::kernel_arguments;
-use provision::boot_ca::{BOOT_CA, BOOT_CA_VALUES};
+use provision::enrolment::{BOOT_CA, ENROLMENTS, SECURE_BOOT_CERTIFICATE};
 use provision::image::{CONFIG_DRIVE, RAMDISK_DEPLOY, instance_image};
 use provision::text::shown_url_text;
 use provision::virtual_media::{BOOT_FALLBACK, VIRTUAL_MEDIA};
@@ -161,7 +161,8 @@ fn boot(node: &Node, ports: &[Port]) -> Result<(), String> {
     arguments(node)?;
     agent_networks(node).map_err(|bad| bad.to_string())?;
     one_of(node, BOOT_FALLBACK, &[VIRTUAL_MEDIA])?;
-    one_of(node, BOOT_CA, &BOOT_CA_VALUES)?;
+    one_of(node, BOOT_CA, &ENROLMENTS)?;
+    one_of(node, SECURE_BOOT_CERTIFICATE, &ENROLMENTS)?;
     match node.boot_interface {
         BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia => Ok(()),
         BootInterface::Http | BootInterface::HttpIpxe => bootable_port(node, ports),
@@ -392,6 +393,12 @@ mod tests {
         node.driver_info.remove("redfish_boot_fallback");
         node.driver_info.insert("redfish_boot_ca".into(), json!("delete"));
         assert_eq!(boot(&node), "driver_info/redfish_boot_ca must be one of enrol, leave, remove");
+        node.driver_info.remove("redfish_boot_ca");
+        node.driver_info.insert("redfish_secure_boot_certificate".into(), json!("yes"));
+        assert_eq!(
+            boot(&node),
+            "driver_info/redfish_secure_boot_certificate must be one of enrol, leave, remove"
+        );
     }
 
     #[test]

@@ -57,6 +57,7 @@ pub mod repeated_exchanges;
 pub mod respond;
 pub mod router_advertisements;
 pub mod scripts;
+pub mod secure_boot;
 pub mod strangers;
 #[cfg(test)]
 mod test_view;

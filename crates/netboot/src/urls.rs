@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use provision::artifact::{Artifact, HttpLoader};
-use provision::boot_ca::BootCa;
+use provision::enrolment::Enrolment;
 use provision::{Attempt, BootInterface, Node};
 use thiserror::Error;
 use url::{Host, Url};
@@ -343,7 +343,8 @@ impl Urls {
     /// Whether the firmware of the machine of `node` gets the service's CA before a boot.
     #[must_use]
     pub fn enrols_ca(&self, node: &Node) -> bool {
-        BootCa::of(node) != BootCa::Leave && self.boot_scheme(node) == UrlScheme::Https
+        Enrolment::of_boot_ca(node) != Enrolment::Leave
+            && self.boot_scheme(node) == UrlScheme::Https
     }
 
     /// The scheme of the agent URL.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::diagnosed_boot::{BootCourse, DiagnosedBoot};
 use self::drive::DriveReads;
-use self::firmware::{FirmwareCourse, FirmwareSigns};
+use self::firmware::{FirmwareCourse, FirmwareSigns, ShownSecureBoot};
 use crate::artifact::{Artifact, HttpLoader};
 use crate::boot::{BootMethod, KERNEL_START, NoBoot};
 use crate::boot_interface::BootInterface;
@@ -83,7 +83,8 @@ pub fn diagnose(
         Some(End::Failed { event, reason }) => {
             let (before, at) = (&events[..event], events[event].at);
             let boot = DiagnosedBoot { method, course: BootCourse::Failed };
-            let found = BootEvidence::of(method, before, at).diagnosis(boot, vicinity, at);
+            let found =
+                BootEvidence::of(method, before, vicinity, at).diagnosis(boot, vicinity, at);
             Some(found.map_or_else(
                 || {
                     let reason = reason.map(ToString::to_string);
@@ -94,7 +95,7 @@ pub fn diagnose(
         }
         None => {
             let boot = DiagnosedBoot { method, course: course(method, events) };
-            BootEvidence::of(method, events, now).diagnosis(boot, vicinity, now)
+            BootEvidence::of(method, events, vicinity, now).diagnosis(boot, vicinity, now)
         }
     }
 }
@@ -208,11 +209,19 @@ enum FetchResult<'a> {
 }
 
 impl<'a> BootEvidence<'a> {
-    fn of(method: BootMethod, events: &'a [BootEvent], now: Timestamp) -> Self {
+    fn of(
+        method: BootMethod,
+        events: &'a [BootEvent],
+        vicinity: Vicinity<'_>,
+        now: Timestamp,
+    ) -> Self {
         let system_fetched = is_image_fetched(events, method, now);
         let is_used = is_from_drive(method, events);
         let drive = DriveReads { is_used, ..DriveReads::default() };
         let mut seen = Self { system_fetched, drive, ..Self::default() };
+        if vicinity.secure_boot == Some(false) {
+            seen.firmware.secure_boot = ShownSecureBoot::Off;
+        }
         for event in events {
             seen.take(method.loader, event);
         }
@@ -537,11 +546,14 @@ impl BootEvidence<'_> {
                 format!("{path} was not fetched whole, and nothing followed for {seconds} s"),
                 "look for a loose link, a full memory (the image is kept in RAM), or a reset",
             ),
-            Some(FetchResult::Fetched(path)) => stuck(
-                format!("{path} was fetched, and nothing followed for {seconds} s"),
-                "the loader did not start or did not continue: Secure Boot may refuse it; \
-                 look at the machine's console",
-            ),
+            Some(FetchResult::Fetched(path)) => {
+                let text = format!("{path} was fetched, and nothing followed for {seconds} s");
+                stuck(
+                    text + &self.firmware.secure_boot.text(),
+                    "the loader did not start or did not continue: Secure Boot may refuse it; \
+                     look at the machine's console",
+                )
+            }
             Some(FetchResult::Asked(path)) => stuck(
                 format!("the machine requested the size of {path}, and then did not fetch it"),
                 "firmware does so if the image does not fit into its memory",
@@ -580,12 +592,9 @@ impl BootEvidence<'_> {
                     .to_owned(),
             )
         } else {
-            (
-                format!("the ramdisk was fetched but the agent never called ({seconds} s)"),
-                "Secure Boot refused the image, or the kernel did not start, or has no driver for this network card: \
-                 look at the machine's console"
-                    .to_owned(),
-            )
+            let text = format!("the ramdisk was fetched but the agent never called ({seconds} s)");
+            let shown = self.firmware.secure_boot;
+            (format!("{text}{}", shown.text()), shown.hint().to_owned())
         };
         Diagnosis { verdict, text, hint: Some(hint) }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hardware::{BootMode, CpuArch, Mac, NoSuchCpuArch, ShownBootMode};
+use hardware::{BootMode, CpuArch, Mac, NoSuchCpuArch, SecureBootTrust, ShownBootMode};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -45,6 +45,9 @@ pub struct Node {
     /// Whether the BMC last showed Secure Boot enabled; `None` if it does not show it.
     #[serde(default)]
     pub secure_boot: Option<bool>,
+    /// What the firmware's `db` last held, while Secure Boot is on; `None` if it was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secure_boot_trust: Option<SecureBootTrust>,
     /// The boot interface.
     pub boot_interface: BootInterface,
     /// Set by an operator, or by a failure together with `fault`.
@@ -93,6 +96,7 @@ impl Node {
             target_power_state: None,
             boot_mode: None,
             secure_boot: None,
+            secure_boot_trust: None,
             boot_interface: BootInterface::default(),
             maintenance: false,
             maintenance_reason: None,
@@ -115,10 +119,10 @@ impl Node {
         self.attempt.as_ref().filter(|attempt| attempt.ended_at.is_none())
     }
 
-    /// The boot mode and Secure Boot, as the BMC last showed them.
+    /// The boot mode and Secure Boot, as the BMC last showed them, without what `db` holds, which is seldom read.
     #[must_use]
     pub fn shown_boot_mode(&self) -> ShownBootMode {
-        ShownBootMode { boot_mode: self.boot_mode, secure_boot: self.secure_boot }
+        ShownBootMode { boot_mode: self.boot_mode, secure_boot: self.secure_boot, trust: None }
     }
 
     /// Whether a boolean field in [`Node::kept`] is true.

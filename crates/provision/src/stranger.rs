@@ -30,13 +30,15 @@ pub struct BootingStranger {
     pub last: Timestamp,
 }
 
-/// The strangers on the network of a silent machine.
+/// What is known of a machine beside the trace of its boot.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Vicinity<'a> {
     /// The MAC addresses of its node's ports.
     pub ports: &'a [Mac],
     /// The machines whose boot requests had no answer.
     pub strangers: &'a [BootingStranger],
+    /// Whether its BMC last showed Secure Boot enabled.
+    pub secure_boot: Option<bool>,
 }
 
 /// A stranger that may be the machine.
@@ -156,7 +158,7 @@ mod tests {
 
     /// The question about a machine that was switched on at 0 and is awaited until 60.
     fn asked(strangers: &[BootingStranger]) -> String {
-        let vicinity = Vicinity { ports: &[PORT], strangers };
+        let vicinity = Vicinity { ports: &[PORT], strangers, secure_boot: None };
         vicinity.candidates(at(0), at(60)).to_string()
     }
 
@@ -174,7 +176,8 @@ mod tests {
     #[test]
     fn an_address_that_is_nearly_a_ports_comes_first_even_if_it_asked_before() {
         let vicinity = [stranger(OTHER, 3, 50), stranger(NEARLY, -20, 50)];
-        let found = Vicinity { ports: &[PORT], strangers: &vicinity }.candidates(at(0), at(60));
+        let found = Vicinity { ports: &[PORT], strangers: &vicinity, secure_boot: None }
+            .candidates(at(0), at(60));
 
         assert!(
             found
@@ -183,7 +186,11 @@ mod tests {
         );
         assert_eq!((found.is_a_slip(), found.likeliest()), (true, Some(NEARLY)));
         let gone = [stranger(NEARLY, -50, -20)];
-        assert!(Vicinity { ports: &[PORT], strangers: &gone }.candidates(at(0), at(60)).is_empty());
+        assert!(
+            Vicinity { ports: &[PORT], strangers: &gone, secure_boot: None }
+                .candidates(at(0), at(60))
+                .is_empty()
+        );
     }
 
     #[test]

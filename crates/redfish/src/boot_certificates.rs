@@ -1,178 +1,27 @@
-//! The certificates that the firmware of a machine trusts for HTTPS boot (Redfish `ComputerSystem.v1_16_0`,
-//! `Boot.Certificates`): an authority is found among them, added, removed.
-//!
-//! A look takes one request for the collection, and one for each member that the collection does not show in full, up to
-//! the one that is the authority's.
+//! The authorities that the firmware of a machine trusts for HTTPS boot (Redfish `ComputerSystem.v1_16_0`,
+//! `Boot.Certificates`): this service's CA is enrolled among them, and removed.
 
-use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use hardware::{BmcObservation, BootCertificateOutcome, RedfishPurpose};
-use serde_json::{Value, json};
-use thiserror::Error;
+use hardware::{BmcObservation, EnrolmentOutcome, RedfishPurpose};
 
 use crate::channel::BmcChannel;
 use crate::failure::BmcFailure;
+use crate::firmware_certificates::{
+    CertificateCollection, CertificateNotEnrolled, CertificatePurposes, EnrolledCertificate,
+    FirmwareCertificate,
+};
 use crate::machine::RedfishSystem;
 use crate::resource::{RedfishResource, link_in};
-use crate::service::AcceptedChange;
 use crate::system::SystemView;
 use crate::ways::ChosenWay;
 
-/// Number limit of certificates that are read.
-const MOST_READ: usize = 16;
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+const PURPOSES: CertificatePurposes = CertificatePurposes {
+    name: "Boot.Certificates",
+    read: RedfishPurpose::ReadBootCertificates,
+    add: RedfishPurpose::AddBootCertificate,
+    remove: RedfishPurpose::RemoveBootCertificate,
+};
 
-/// The certificate of an authority, and all by which a BMC may show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuthorityCertificate {
-    /// The certificate alone, in PEM.
-    pub pem: String,
-    /// The same in DER.
-    pub der: Vec<u8>,
-    /// Its fingerprints, by several hash algorithms.
-    pub fingerprints: Vec<Vec<u8>>,
-    /// Its serial number, the most significant byte first.
-    pub serial_number: Vec<u8>,
-    /// `CN` of its subject.
-    pub subject: Option<String>,
-    /// `CN` of its issuer.
-    pub issuer: Option<String>,
-}
-
-/// Whether the firmware had the certificate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EnrolledCertificate {
-    /// It had it.
-    Found,
-    /// It was added.
-    Added,
-}
-
-/// The reason why the certificate is not among those that the firmware trusts, or not surely.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-enum CertificateNotEnrolled {
-    /// The service does not know the certificate.
-    #[error("its CA is not known here: name the file with authority in [tls]")]
-    NoAuthority,
-    /// The BMC has no `Boot.Certificates`.
-    #[error("the BMC shows no Boot.Certificates")]
-    NoCollection,
-    /// Adding it at each boot would fill the collection.
-    #[error(
-        "the BMC does not show enough of the certificate at {0} to tell whether it is this one"
-    )]
-    Unclear(String),
-    /// More certificates than are read.
-    #[error("the BMC shows {0} certificates, and {MOST_READ} at most are read")]
-    TooMany(usize),
-    /// No room for one more.
-    #[error(
-        "the firmware has room for {count} certificates alone, and all are taken: remove one at {path}"
-    )]
-    Full {
-        /// Number of certificates.
-        count: usize,
-        /// The path of the collection.
-        path: String,
-    },
-    /// A request failed.
-    #[error(transparent)]
-    Failure(#[from] BmcFailure),
-}
-
-/// What a BMC shows of a certificate, beside another one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Likeness {
-    Same,
-    Other,
-    Unclear,
-}
-
-/// What a look at the collection found.
-struct CertificateSearch {
-    /// Number of members.
-    count: usize,
-    /// The paths of the members that are the certificate.
-    same: Vec<String>,
-    /// The path of a member that may be the certificate.
-    unclear: Option<String>,
-}
-
-impl CertificateSearch {
-    /// Whether the certificate was found.
-    ///
-    /// # Errors
-    /// [`CertificateNotEnrolled::Unclear`]
-    fn has_it(self) -> Result<bool, CertificateNotEnrolled> {
-        match self.unclear {
-            Some(unclear) if self.same.is_empty() => Err(CertificateNotEnrolled::Unclear(unclear)),
-            Some(_) | None => Ok(!self.same.is_empty()),
-        }
-    }
-}
-
-impl AuthorityCertificate {
-    /// Compares it with a `Certificate`: by its text, else by its fingerprint, else by its serial number and its names. A
-    /// text without a certificate, and properties that are missing or null, say nothing.
-    fn likeness(&self, shown: &Value) -> Likeness {
-        let told = |is_same: bool| if is_same { Likeness::Same } else { Likeness::Other };
-        if let Some(der) = shown["CertificateString"].as_str().and_then(first_certificate) {
-            return told(der == self.der);
-        }
-        if let Some(shown) = shown["Fingerprint"].as_str().and_then(bytes_of_hex) {
-            // A hash by an algorithm that is not among these says nothing.
-            if self.fingerprints.iter().any(|own| own.len() == shown.len()) {
-                return told(self.fingerprints.contains(&shown));
-            }
-        }
-        let names = [(&self.subject, &shown["Subject"]), (&self.issuer, &shown["Issuer"])];
-        let names = names.map(|(own, shown)| {
-            let shown = shown["CommonName"].as_str()?;
-            Some(own.as_deref() == Some(shown))
-        });
-        if names.contains(&Some(false)) {
-            return Likeness::Other;
-        }
-        let serial = shown["SerialNumber"].as_str().and_then(bytes_of_hex);
-        match serial.map(|serial| without_zeros(&serial) == without_zeros(&self.serial_number)) {
-            Some(is_same) if names[0].is_some() => told(is_same),
-            Some(false) => Likeness::Other,
-            Some(true) | None => Likeness::Unclear,
-        }
-    }
-}
-
-/// The first certificate of a text in PEM, in DER; some BMCs leave the line ends out.
-fn first_certificate(pem: &str) -> Option<Vec<u8>> {
-    let (_, rest) = pem.split_once("-----BEGIN CERTIFICATE-----")?;
-    let (body, _) = rest.split_once("-----END CERTIFICATE-----")?;
-    let body: String = body.replace("\\n", "").split_ascii_whitespace().collect();
-    BASE64.decode(body).ok().filter(|der| !der.is_empty())
-}
-
-/// Bytes in hexadecimal, with or without a separator between them.
-fn bytes_of_hex(text: &str) -> Option<Vec<u8>> {
-    let text = text.trim();
-    let text = text.strip_prefix("0x").unwrap_or(text);
-    let digits: Vec<_> = text.chars().filter(|it| !matches!(it, ':' | ' ' | '-')).collect();
-    let digits: Option<Vec<_>> = digits.into_iter().map(|digit| digit.to_digit(16)).collect();
-    let mut digits = digits.filter(|digits| !digits.is_empty())?;
-    if digits.len() % 2 == 1 {
-        digits.insert(0, 0);
-    }
-    digits.chunks(2).map(|pair| u8::try_from(pair[0] * 16 + pair[1]).ok()).collect()
-}
-
-fn without_zeros(number: &[u8]) -> &[u8] {
-    let zeros = number.iter().take_while(|byte| **byte == 0).count();
-    &number[zeros..]
-}
-
-fn seen(outcome: BootCertificateOutcome, why: Option<&CertificateNotEnrolled>) -> BmcObservation {
+fn seen(outcome: EnrolmentOutcome, why: Option<&CertificateNotEnrolled>) -> BmcObservation {
     BmcObservation::BootCertificate { outcome, reason: why.map(ToString::to_string) }
 }
 
@@ -183,7 +32,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         &self,
         view: &SystemView,
         way: &ChosenWay,
-        authority: Option<&AuthorityCertificate>,
+        authority: Option<&FirmwareCertificate>,
     ) -> Option<BmcObservation> {
         if way.is_fetched_by_bmc() {
             return None;
@@ -193,9 +42,9 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             None => Err(CertificateNotEnrolled::NoAuthority),
         };
         Some(match enrolled {
-            Ok(EnrolledCertificate::Found) => seen(BootCertificateOutcome::Found, None),
-            Ok(EnrolledCertificate::Added) => seen(BootCertificateOutcome::Enrolled, None),
-            Err(why) => seen(BootCertificateOutcome::NotEnrolled, Some(&why)),
+            Ok(EnrolledCertificate::Found) => seen(EnrolmentOutcome::Found, None),
+            Ok(EnrolledCertificate::Added) => seen(EnrolmentOutcome::Enrolled, None),
+            Err(why) => seen(EnrolmentOutcome::NotEnrolled, Some(&why)),
         })
     }
 
@@ -203,12 +52,12 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
     pub async fn remove_ca(
         &self,
         view: &SystemView,
-        authority: &AuthorityCertificate,
+        authority: &FirmwareCertificate,
     ) -> Option<BmcObservation> {
         match self.remove_boot_certificate(view, authority).await {
-            Ok(true) => Some(seen(BootCertificateOutcome::Removed, None)),
+            Ok(true) => Some(seen(EnrolmentOutcome::Removed, None)),
             Ok(false) => None,
-            Err(why) => Some(seen(BootCertificateOutcome::NotRemoved, Some(&why))),
+            Err(why) => Some(seen(EnrolmentOutcome::NotRemoved, Some(&why))),
         }
     }
 
@@ -217,7 +66,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         &self,
         view: &SystemView,
         way: &ChosenWay,
-        authority: Option<&AuthorityCertificate>,
+        authority: Option<&FirmwareCertificate>,
     ) -> Option<String> {
         if way.is_fetched_by_bmc() {
             return None;
@@ -232,66 +81,36 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         ))
     }
 
-    /// Whether `authority` is among the certificates that the firmware trusts.
-    ///
-    /// # Errors
-    /// [`CertificateNotEnrolled`]
     async fn has_boot_certificate(
         &self,
         view: &SystemView,
-        authority: &AuthorityCertificate,
+        authority: &FirmwareCertificate,
     ) -> Result<bool, CertificateNotEnrolled> {
         let path = self.boot_certificates(view).await?;
-        let path = path.ok_or(CertificateNotEnrolled::NoCollection)?;
-        self.search(&path, authority, 1).await?.has_it()
+        let path = path.ok_or(CertificateNotEnrolled::NoCollection(PURPOSES.name))?;
+        let collection = CertificateCollection { path: &path, purposes: PURPOSES };
+        self.search_certificate(collection, &authority.identity, 1).await?.has_it()
     }
 
-    /// Adds `authority` to the certificates that the firmware trusts, unless it is there.
-    ///
-    /// # Errors
-    /// [`CertificateNotEnrolled`]
     async fn enrol_boot_certificate(
         &self,
         view: &SystemView,
-        authority: &AuthorityCertificate,
+        authority: &FirmwareCertificate,
     ) -> Result<EnrolledCertificate, CertificateNotEnrolled> {
         let path = self.boot_certificates(view).await?;
-        let path = path.ok_or(CertificateNotEnrolled::NoCollection)?;
-        let search = self.search(&path, authority, 1).await?;
-        let count = search.count;
-        if search.has_it()? {
-            return Ok(EnrolledCertificate::Found);
-        }
-        match self.add(&path, authority).await {
-            Ok(_) => Ok(EnrolledCertificate::Added),
-            Err(failure) if is_full(&failure) => Err(CertificateNotEnrolled::Full { count, path }),
-            // A second POST would add it twice.
-            Err(failure) if failure.may_be_done() => {
-                let is_there = self.search(&path, authority, 1).await?.has_it()?;
-                if is_there { Ok(EnrolledCertificate::Added) } else { Err(failure.into()) }
-            }
-            Err(failure) => Err(failure.into()),
-        }
+        let path = path.ok_or(CertificateNotEnrolled::NoCollection(PURPOSES.name))?;
+        let collection = CertificateCollection { path: &path, purposes: PURPOSES };
+        self.enrol_certificate(collection, authority).await
     }
 
-    /// Removes `authority` from the certificates that the firmware trusts. Returns whether it was there.
-    ///
-    /// # Errors
-    /// [`CertificateNotEnrolled`]
     async fn remove_boot_certificate(
         &self,
         view: &SystemView,
-        authority: &AuthorityCertificate,
+        authority: &FirmwareCertificate,
     ) -> Result<bool, CertificateNotEnrolled> {
         let Some(path) = self.boot_certificates(view).await? else { return Ok(false) };
-        let search = self.search(&path, authority, MOST_READ).await?;
-        for member in &search.same {
-            match self.service().delete(RedfishPurpose::RemoveBootCertificate, member).await {
-                Err(failure) if failure.status() == Some(404) => {}
-                removed => removed?,
-            }
-        }
-        search.has_it()
+        let collection = CertificateCollection { path: &path, purposes: PURPOSES };
+        self.remove_certificate(collection, &authority.identity).await
     }
 
     /// The path of the collection.
@@ -306,83 +125,46 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let settings = self.service().find(RedfishPurpose::ReadSettings, settings).await?;
         Ok(settings.as_ref().and_then(link))
     }
-
-    /// Looks for a certificate in the collection, until so many are found.
-    async fn search(
-        &self,
-        path: &str,
-        authority: &AuthorityCertificate,
-        most: usize,
-    ) -> Result<CertificateSearch, CertificateNotEnrolled> {
-        const PURPOSE: RedfishPurpose = RedfishPurpose::ReadBootCertificates;
-        let collection = self.service().collection(PURPOSE, path).await?;
-        let collection = collection.ok_or(CertificateNotEnrolled::NoCollection)?;
-        let members = collection.body["Members"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let mut search =
-            CertificateSearch { count: members.len(), same: Vec::new(), unclear: None };
-        for member in members.iter().take(MOST_READ) {
-            let Some(link) = link_in(member) else { continue };
-            let mut likeness = authority.likeness(member);
-            if likeness == Likeness::Unclear {
-                let Some(shown) = self.service().find(PURPOSE, link).await? else { continue };
-                likeness = authority.likeness(&shown.body);
-            }
-            match likeness {
-                Likeness::Same => search.same.push(link.to_owned()),
-                Likeness::Other => {}
-                Likeness::Unclear => search.unclear = Some(link.to_owned()),
-            }
-            if search.same.len() == most {
-                return Ok(search);
-            }
-        }
-        if search.same.is_empty() && members.len() > MOST_READ {
-            return Err(CertificateNotEnrolled::TooMany(members.len()));
-        }
-        Ok(search)
-    }
-
-    async fn add(
-        &self,
-        path: &str,
-        authority: &AuthorityCertificate,
-    ) -> Result<AcceptedChange, BmcFailure> {
-        let body = json!({ "CertificateType": "PEM", "CertificateString": authority.pem });
-        self.service().post(RedfishPurpose::AddBootCertificate, path, body).await
-    }
-}
-
-/// Base registry: `CreateLimitReachedForResource`.
-fn is_full(failure: &BmcFailure) -> bool {
-    failure.has_message("CreateLimitReachedForResource")
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD as BASE64;
+    use serde_json::{Value, json};
+    use sha2::{Digest as _, Sha256};
+
     use super::*;
     use crate::emulator::{EmulatedFault, FaultRule, Platform};
     use crate::facts::BmcFacts;
+    use crate::firmware_certificates::{CertificateIdentity, first_certificate};
     use crate::in_memory::InMemoryBmc;
 
     const PLATFORMS: [Platform; 2] = [Platform::Generic, Platform::DellIdrac9];
     const OTHER: &str = "-----BEGIN CERTIFICATE-----\nTUlJQg==\n-----END CERTIFICATE-----\n";
 
-    fn authority() -> AuthorityCertificate {
-        AuthorityCertificate {
-            pem: "-----BEGIN CERTIFICATE-----\nMIIBAAEC\n-----END CERTIFICATE-----\n".to_owned(),
-            der: vec![0x30, 0x82, 0x01, 0x00, 0x01, 0x02],
-            fingerprints: vec![vec![0xab; 20], vec![0xcd; 32]],
+    const PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIBAAEC\n-----END CERTIFICATE-----\n";
+
+    fn fingerprint(pem: &str) -> Vec<u8> {
+        Sha256::digest(first_certificate(pem).unwrap()).to_vec()
+    }
+
+    fn authority() -> FirmwareCertificate {
+        let identity = CertificateIdentity {
+            fingerprints: vec![vec![0xab; 20], fingerprint(PEM)],
             serial_number: vec![0x0f, 0xa0],
             subject: Some("Ferroboot CA 0fa0".to_owned()),
             issuer: Some("Ferroboot CA 0fa0".to_owned()),
-        }
+        };
+        FirmwareCertificate { pem: PEM.to_owned(), identity }
     }
 
-    fn other(pem: &str) -> AuthorityCertificate {
-        let der = first_certificate(pem).unwrap();
-        AuthorityCertificate { pem: pem.to_owned(), der, ..authority() }
+    fn other(pem: &str) -> FirmwareCertificate {
+        let fingerprints = vec![fingerprint(pem)];
+        let identity = CertificateIdentity { fingerprints, ..authority().identity };
+        FirmwareCertificate { pem: pem.to_owned(), identity }
     }
 
     fn rule(path: &str, method: &str, fault: EmulatedFault) -> FaultRule {
@@ -397,6 +179,10 @@ mod tests {
         rule(path, "GET", EmulatedFault::Merge(shown))
     }
 
+    fn hex(bytes: &[u8]) -> String {
+        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
     /// What a member shows instead of its text.
     fn showing(shown: Value) -> FaultRule {
         let mut body = json!({ "CertificateString": null });
@@ -407,7 +193,7 @@ mod tests {
     type Enrolled = Result<EnrolledCertificate, CertificateNotEnrolled>;
 
     /// Enrols a certificate, and returns the requests after the look at the system.
-    async fn enrol(bmc: &InMemoryBmc, authority: &AuthorityCertificate) -> (Enrolled, Vec<String>) {
+    async fn enrol(bmc: &InMemoryBmc, authority: &FirmwareCertificate) -> (Enrolled, Vec<String>) {
         let facts = BmcFacts::default();
         let patience = Duration::from_secs(30);
         let machine = RedfishSystem::find(bmc, &facts, None, patience).await.unwrap();
@@ -466,7 +252,7 @@ mod tests {
         let added = Ok(EnrolledCertificate::Added);
         for (shown, expected) in [
             (json!({"Fingerprint": "AB:".repeat(19) + "AB"}), found.clone()),
-            (json!({"Fingerprint": "cd".repeat(32)}), found.clone()),
+            (json!({"Fingerprint": hex(&fingerprint(PEM))}), found.clone()),
             (json!({"Fingerprint": "00".repeat(32)}), added.clone()),
             (json!({"SerialNumber": "0F:A0", "Subject": own, "Issuer": own}), found.clone()),
             (json!({"SerialNumber": "0x000fa0", "Subject": own}), found.clone()),
@@ -543,13 +329,13 @@ mod tests {
             location: None,
         };
         let folder = "/redfish/v1/Systems/1/Boot/Certificates";
-        let many = json!({"Members": vec![json!({"@odata.id": format!("{folder}/1")}); 17]});
+        let many = json!({"Members": vec![json!({"@odata.id": format!("{folder}/1")}); 33]});
         for (fault, words, most) in [
             (none, "the BMC shows no Boot.Certificates", 0),
             (rule(folder, "GET", refusal(404)), "the BMC shows no Boot.Certificates", 1),
             (rule(folder, "POST", refusal(403)), "the user may not do this", 2),
             (rule(folder, "POST", refusal(405)), "405 Method Not Allowed", 2),
-            (merged(folder, many), "17 certificates, and 16 at most are read", 17),
+            (merged(folder, many), "33 certificates, and 32 at most are read", 33),
         ] {
             let bmc = InMemoryBmc::new(Platform::Generic).with_faults(vec![fault]);
 

@@ -16,6 +16,7 @@ mod platforms;
 mod response;
 mod routes;
 mod secure_boot;
+mod secure_boot_databases;
 mod sessions;
 mod tree;
 mod vendor;
@@ -33,6 +34,9 @@ pub use self::machine::{EmulatedPower, NextBoot};
 use self::machine::{EmulatedSystem, MachineResources};
 pub use self::platforms::Platform;
 pub use self::response::EmulatorResponse;
+pub use self::secure_boot_databases::{
+    EmulatedSecureBoot, EmulatedSignature, EmulatedSignatureData,
+};
 pub use self::sessions::EmulatedUsers;
 use self::sessions::SessionTable;
 use self::tree::{ResourceBodies, ResourceTree};

@@ -63,6 +63,8 @@ impl BootWatch {
             BmcObservation::BiosStaged { .. }
             | BmcObservation::BiosAsWanted
             | BmcObservation::BootCertificate { .. }
+            | BmcObservation::SecureBootCertificate { .. }
+            | BmcObservation::SecureBootOn { .. }
             | BmcObservation::ReadBack { .. } => {}
             BmcObservation::BootProgress { .. } => self.progress = Some(seen.clone()),
             BmcObservation::PostState { state } => self.post_state = Some(state.clone()),

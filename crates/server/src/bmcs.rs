@@ -6,12 +6,13 @@ use std::time::Duration;
 use ::bmcs::{BmcConnections, BmcLink, BmcObserver, BmcSettings, WrongBmcSetting};
 use hardware::Mac;
 use nodes::Recorder;
+use provision::enrolment::Enrolment;
 use provision::virtual_media::{BOOT_FALLBACK, VIRTUAL_MEDIA};
 use provision::{BootEventKind, BootInterface, Node, Port};
-use redfish::boot_certificates::AuthorityCertificate;
 use redfish::channel::{ChannelFailure, RedfishAnswer, RedfishRequest};
 use redfish::facts::BmcFacts;
 use redfish::failure::BmcFailure;
+use redfish::firmware_certificates::FirmwareCertificate;
 use redfish::machine::{NotOneSystem, RedfishSystem};
 use redfish::messages::words_of_refusal;
 use redfish::ways::{BootNeed, BootNotSet, ChosenWay, HttpSupport, MediaUse};
@@ -169,7 +170,9 @@ pub(crate) struct BootAdvice<'c> {
     /// Whether the firmware must trust a CA.
     pub(crate) needs_ca: bool,
     /// That CA, if it is known.
-    pub(crate) authority: Option<&'c AuthorityCertificate>,
+    pub(crate) authority: Option<&'c FirmwareCertificate>,
+    /// The certificate that signs images.
+    pub(crate) signer: Option<&'c FirmwareCertificate>,
 }
 
 /// The way in which the BMC of `node` boots the machine by the node's boot interface.
@@ -194,6 +197,10 @@ pub(crate) async fn validate(
     if advice.needs_ca {
         let warning = machine.ca_warning(&view, &way, advice.authority).await;
         way.warnings.extend(warning);
+    }
+    if let Some(signer) = advice.signer {
+        let is_enrolled = Enrolment::of_sign_certificate(node) != Enrolment::Leave;
+        way.warnings.extend(machine.secure_boot_warning(&view, signer, is_enrolled).await);
     }
     Ok(way)
 }

@@ -1,11 +1,13 @@
 //! The host's means to boot machines: checked before a machine is touched, and logged at the start.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use artifacts::{BootSets, ipxe_trusts_firmware_cas};
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
+use netboot::secure_boot::refused_by_secure_boot;
 use netboot::urls::{LoaderTls, Urls};
 use providers::settings::DhcpProvider;
+use provision::artifact::HttpLoader;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 use url::Url;
@@ -21,6 +23,9 @@ pub struct BootMeans {
     reach: ImageReach,
     /// Whether every listener has TLS.
     tls_only: bool,
+    loader: HttpLoader,
+    /// Whether UKIs are signed.
+    signs: bool,
 }
 
 /// The server that answers machines' DHCP requests.
@@ -55,7 +60,15 @@ impl BootMeans {
             DhcpProvider::Dnsmasq | DhcpProvider::Kea | DhcpProvider::Neutron => WhoAnswers::Told,
             DhcpProvider::None => WhoAnswers::Others,
         };
-        Self { boot_sets, urls, dhcp, reach: config.image_reach(), tls_only: config.tls.only }
+        Self {
+            boot_sets,
+            urls,
+            dhcp,
+            reach: config.image_reach(),
+            tls_only: config.tls.only,
+            loader: config.boot.http_loader,
+            signs: config.boot.sign_key.is_some(),
+        }
     }
 
     /// Checks that this host can boot a machine by its node's boot interface. It reads files.
@@ -92,6 +105,7 @@ impl BootMeans {
         if matches!(image, MachineImage::Iso(_)) {
             return Ok(());
         }
+        self.expect_signed_loader(node)?;
         let cpu_arch = node.cpu_arch()?;
         self.boot_sets.look_again();
         let folder = self.boot_sets.folder();
@@ -105,6 +119,17 @@ impl BootMeans {
         let folder = self.boot_sets.folder();
         node.boot_interface == BootInterface::HttpIpxe
             && node.cpu_arch().is_ok_and(|cpu_arch| ipxe_trusts_firmware_cas(folder, cpu_arch))
+    }
+
+    /// Checks that firmware with Secure Boot, as the BMC last showed it, may start the first loader.
+    fn expect_signed_loader(&self, node: &Node) -> Result<()> {
+        let is_on = node.secure_boot == Some(true);
+        let refused =
+            is_on.then(|| refused_by_secure_boot(node.boot_interface, self.loader, self.signs));
+        if let Some(why) = refused.flatten() {
+            bail!("Secure Boot is on, and {why}; or switch Secure Boot off");
+        }
+        Ok(())
     }
 
     /// A log line for the start: what this host can boot, or lacks.

@@ -8,6 +8,7 @@ mod bmc;
 mod boot_set;
 mod daemons;
 mod firmware_ca;
+mod secure_boot;
 #[path = "../../store/tests/small_disk/mod.rs"]
 mod small_disk;
 
@@ -1008,13 +1009,20 @@ impl World {
         } else {
             String::new()
         };
+        // The key that signs images, where a test has made one.
+        let key = self.dir.path().join("uki.key");
+        let signs = if key.exists() {
+            format!("sign_key = '{dir}/uki.key'\nsign_certificate = '{dir}/uki.pem'\n")
+        } else {
+            String::new()
+        };
         let config: Config = format!(
             "host = '{host}'\n\
              state_dir = '{dir}/state'\n\
              [api]\nlisten = '{address}:6385'\n\
              [agent]\nlisten = '{address}:6386'\n\
              [boot]\nlisten = ['{address}:8080'{https}]\nurl = 'http://{address}:8080'\n\
-             image_dirs = ['{images}']\n\
+             image_dirs = ['{images}']\n{signs}\
              [images]\nloopback = true\n\
              [power]\nsync_secs = 1\n\
              {settings}"

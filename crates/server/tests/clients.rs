@@ -17,7 +17,7 @@ use jiff::SignedDuration;
 use nodes::{NodeIndex, Nodes, Recorder};
 use provision::steps::ProcedureStep;
 use provision::{Event, Policy, PowerState, Work};
-use redfish::emulator::Platform;
+use redfish::emulator::{EmulatedFault, FaultRule, Platform};
 use serde_json::{Value, json};
 use server::api::guard::OperatorGuard;
 use server::api::{ApiContext, ApiSettings, router};
@@ -211,7 +211,8 @@ async fn the_baremetal_command_switches_secure_boot_and_shows_what_the_bmc_shows
         assert!(last.contains("BootMode="), "{last}");
     }
 
-    let generic = bmc::Bmc::start(bmc::NO_FAULTS).await;
+    let hidden = FaultRule::always(EmulatedFault::Merge(json!({ "SecureBoot": null })));
+    let generic = bmc::Bmc::start(vec![hidden]).await;
     let address = format!("--driver-info redfish_address={}", generic.url());
     let login = format!("--driver-info redfish_username={}", bmc::USERNAME);
     let password = format!("--driver-info redfish_password={}", bmc::PASSWORD);

@@ -35,6 +35,8 @@ const AUTHENTICATED_WRITE: u32 = 0x30;
 
 /// `PcdMaxVariableSize` of OVMF without Secure Boot: header, name and data.
 const MAX_RECORD_LEN: usize = 0x2000;
+/// `PcdMaxAuthVariableSize` of OVMF with a flash of 4 MiB.
+const MAX_AUTHENTICATED_RECORD_LEN: usize = 0x8400;
 
 /// A variable store, with the rest of the flash image around it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,8 +124,13 @@ pub enum SetVariableError {
         left: usize,
     },
     /// The firmware would refuse a record of this size.
-    #[error("the variable needs {0} bytes; firmware takes at most {MAX_RECORD_LEN}")]
-    Long(usize),
+    #[error("the variable needs {needed} bytes; firmware takes at most {most}")]
+    Long {
+        /// The size with header and name.
+        needed: usize,
+        /// The limit.
+        most: usize,
+    },
     /// The variable accepts only signed writes.
     #[error("{0} may be written with a signature only")]
     Authenticated(String),
@@ -245,8 +252,13 @@ impl VariableStore {
         data: &[u8],
     ) -> Result<(), SetVariableError> {
         let record = encode(name, vendor, attributes, data);
-        if record.len() > MAX_RECORD_LEN {
-            return Err(SetVariableError::Long(record.len()));
+        let most = if attributes & AUTHENTICATED_WRITE == 0 {
+            MAX_RECORD_LEN
+        } else {
+            MAX_AUTHENTICATED_RECORD_LEN
+        };
+        if record.len() > most {
+            return Err(SetVariableError::Long { needed: record.len(), most });
         }
         if !self.has_erased_room_for(record.len()) {
             let mut compacted = self.clone();

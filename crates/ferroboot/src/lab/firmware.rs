@@ -50,6 +50,17 @@ pub fn with_secure_boot(certificate: &Path) -> FirmwareConfig {
     }
 }
 
+/// The installed build with Secure Boot and Microsoft's keys, or those of another variable store.
+#[must_use]
+pub fn with_microsoft_keys() -> FirmwareConfig {
+    FirmwareConfig {
+        code: Path::new("/").join(IMAGES).join("OVMF_CODE_4M.secboot.fd"),
+        variables: Path::new("/").join(IMAGES).join("OVMF_VARS_4M.ms.fd"),
+        secure_boot: true,
+        ..FirmwareConfig::default()
+    }
+}
+
 impl fmt::Display for OvmfBuild {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -157,10 +157,18 @@ impl LabMachine {
         };
         let (name, mac, tap) = (&self.name, self.mac(), self.tap());
         let path = self.disk(dir);
-        let FirmwareConfig { code, variables, pxe, ip, logo_secs, secure_boot_certificate, clock } =
-            &self.firmware;
+        let FirmwareConfig {
+            code,
+            variables,
+            pxe,
+            ip,
+            logo_secs,
+            secure_boot,
+            secure_boot_certificate,
+            clock,
+        } = &self.firmware;
         let clock = clock.as_ref().map_or_else(String::new, |clock| format!(", clock = {clock:?}"));
-        let secure_boot = secure_boot_certificate
+        let certificate = secure_boot_certificate
             .as_ref()
             .map_or_else(String::new, |path| format!(", secure_boot_certificate = {path:?}"));
         let ip: Vec<_> = ip.iter().map(ToString::to_string).collect();
@@ -168,7 +176,7 @@ impl LabMachine {
         let _ = write!(
             text,
             "\n[[machine]]\nid = {name:?}\narchitecture = \"{architecture}\"\n\
-             firmware = {{ code = {code:?}, variables = {variables:?}, pxe = {pxe}, ip = {ip:?}, logo_secs = {logo_secs}{secure_boot}{clock} }}\n\
+             firmware = {{ code = {code:?}, variables = {variables:?}, pxe = {pxe}, ip = {ip:?}, logo_secs = {logo_secs}, secure_boot = {secure_boot}{certificate}{clock} }}\n\
              disks = [{{ path = {path:?}, model = {disk:?} }}]\n\
              nics = [\n    {{ mac = {mac:?}, model = {nic:?}, tap = {tap:?} }},\n",
         );

@@ -9,7 +9,7 @@ use ferroboot::lab::firmware::OvmfBuild;
 use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::network::LabNetwork;
 use ferroboot::lab::{Lab, Plan};
-use hardware::{BmcObservation, BootCertificateOutcome};
+use hardware::{BmcObservation, EnrolmentOutcome};
 use ironic::trace::BootTrace;
 use provision::BootEventKind;
 
@@ -145,7 +145,7 @@ pub(crate) fn cleaned(lab: &Lab, machine: &LabMachine, interface: &str) -> Resul
     let trace = lab.trace(&machine.name)?;
     let enrolled = BootEventKind::BmcShows {
         observation: BmcObservation::BootCertificate {
-            outcome: BootCertificateOutcome::Enrolled,
+            outcome: EnrolmentOutcome::Enrolled,
             reason: None,
         },
     };

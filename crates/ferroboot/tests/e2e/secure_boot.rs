@@ -5,9 +5,11 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use ferroboot::lab::firmware::with_secure_boot;
+use ferroboot::lab::firmware::{with_microsoft_keys, with_secure_boot};
 use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{Lab, Plan};
+use hardware::{BmcObservation, EnrolmentOutcome, SecureBootTrust};
+use provision::BootEventKind;
 
 use crate::story::{Fetched as _, Verbs as _, in_a_lab, measured, with};
 
@@ -32,14 +34,63 @@ fn firmware_with_secure_boot_starts_a_signed_uki_by_http_and_a_signed_iso_by_red
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
-fn firmware_with_secure_boot_refuses_an_unsigned_uki_and_the_diagnosis_names_it() {
+fn an_unsigned_uki_is_refused_before_the_boot_where_the_bmc_shows_secure_boot() {
     in_a_lab(plan("unsigned", false), |lab| {
         let machine = manageable(lab)?;
         lab.boot_by(&machine, "http")?;
+        let refused = lab.begin_to_clean(&machine).err().context("the clean began")?;
+        let refused = format!("{refused:#}");
+        ensure!(refused.contains("Secure Boot is on, and images are not signed"), "{refused}");
+        Ok(())
+    });
+}
+
+/// A new server: `PK` of its vendor, Microsoft's keys in `KEK` and `db`.
+fn new_server(name: &str) -> Plan {
+    let signed = plan(name, true);
+    let machine = LabMachine::new(1).with_firmware(with_microsoft_keys());
+    Plan { settings: signed.settings, ..with([machine]) }
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn the_certificate_is_enrolled_in_db_by_redfish_and_a_signed_uki_boots() {
+    in_a_lab(new_server("enrolled"), |lab| {
+        let machine = manageable(lab)?;
+        lab.boot_by(&machine, "http")?;
+        lab.set_driver_info(&machine, "redfish_secure_boot_certificate", "enrol")?;
+
+        lab.clean(&machine)?;
+
+        let trace = lab.trace(&machine.name)?;
+        let outcome = EnrolmentOutcome::Enrolled;
+        let enrolled = BmcObservation::SecureBootCertificate { outcome, reason: None };
+        let trust =
+            SecureBootTrust { microsoft_2011: true, microsoft_2023: false, sign_certificate: true };
+        let on = BmcObservation::SecureBootOn { trust: Some(trust), reason: None };
+        for observation in [enrolled, on] {
+            let shown = BootEventKind::BmcShows { observation };
+            ensure!(trace.events.iter().any(|event| event.what == shown), "no {shown:?}");
+        }
+        eprintln!("measured: http: {}", measured(&trace));
+        let console = lab.console(&machine)?;
+        ensure!(console.contains("Secure boot enabled"), "Secure Boot was off");
+        Ok(())
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn a_signed_uki_whose_certificate_is_not_in_db_is_named_by_the_diagnosis() {
+    in_a_lab(new_server("lacking"), |lab| {
+        let machine = manageable(lab)?;
+        lab.boot_by(&machine, "http")?;
         lab.begin_to_clean(&machine)?;
-        lab.wait_for_diagnosis(&machine, "the ramdisk was fetched but the agent never called")?;
+        let words = "the BMC shows Secure Boot on, and its db holds Microsoft's CA of 2011";
+        lab.wait_for_diagnosis(&machine, words)?;
         let hint = lab.trace(&machine.name)?.diagnosis.and_then(|diagnosis| diagnosis.hint);
-        ensure!(hint.as_ref().is_some_and(|hint| hint.contains("Secure Boot")), "{hint:?}");
+        let advice = "redfish_secure_boot_certificate = enrol";
+        ensure!(hint.as_ref().is_some_and(|hint| hint.contains(advice)), "{hint:?}");
         let console = lab.console(&machine)?;
         ensure!(console.contains("): Access Denied"), "the firmware did not refuse the image");
         Ok(())

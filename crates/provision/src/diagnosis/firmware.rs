@@ -1,6 +1,6 @@
 //! What a BMC shows of its machine's firmware, as a part of the diagnosis.
 
-use hardware::{BmcObservation, BootCertificateOutcome};
+use hardware::{BmcObservation, EnrolmentOutcome, SecureBootTrust};
 
 /// What the BMC shows since the power-on.
 #[derive(Default)]
@@ -13,6 +13,8 @@ pub(super) struct FirmwareSigns<'a> {
     job: Option<&'a BmcObservation>,
     /// That the firmware lacks the CA of this service, or may lack it. It is older than the power-on.
     no_certificate: Option<&'a BmcObservation>,
+    /// Secure Boot. It is older than the power-on.
+    pub(super) secure_boot: ShownSecureBoot,
 }
 
 /// What the signs add to a finding.
@@ -34,17 +36,66 @@ pub(super) enum FirmwareCourse {
     Ended,
 }
 
+/// Secure Boot, as the BMC shows it.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ShownSecureBoot {
+    #[default]
+    Unknown,
+    Off,
+    /// With what `db` holds, if it was read.
+    On(Option<SecureBootTrust>),
+}
+
+impl ShownSecureBoot {
+    /// What is added to the finding about an image that was fetched and does not run.
+    pub(super) fn text(self) -> String {
+        let Self::On(trust) = self else { return String::new() };
+        let trust = trust.map(|trust| format!(", and its {trust}")).unwrap_or_default();
+        format!("; the BMC shows Secure Boot on{trust}")
+    }
+
+    /// The hint for a composed image that was fetched and does not run.
+    pub(super) fn hint(self) -> &'static str {
+        match self {
+            Self::Unknown => {
+                "Secure Boot refused the image, or the kernel did not start, or has no driver for this network card: \
+                 look at the machine's console"
+            }
+            Self::Off => {
+                "the kernel did not start, or has no driver for this network card: look at the machine's console"
+            }
+            Self::On(None) => {
+                "Secure Boot refused the image, unless db has the certificate that signs it: look at the machine's \
+                 console; or the kernel did not start, or has no driver for this network card"
+            }
+            Self::On(Some(trust)) if trust.sign_certificate => {
+                "db has the certificate that signs images, so the kernel did not start, or has no driver for this \
+                 network card, or dbx forbids the image: look at the machine's console"
+            }
+            Self::On(Some(_)) => {
+                "Secure Boot refuses an image whose signature db does not know: enrol sign_certificate in db \
+                 (redfish_secure_boot_certificate = enrol in driver_info, or the firmware's set-up), sign images \
+                 (sign_key in [boot]), or switch Secure Boot off"
+            }
+        }
+    }
+}
+
 impl<'a> FirmwareSigns<'a> {
     pub(super) fn take(&mut self, seen: &'a BmcObservation) {
         match seen {
             BmcObservation::BiosStaged { .. }
             | BmcObservation::BiosAsWanted
-            | BmcObservation::ReadBack { .. } => {}
+            | BmcObservation::ReadBack { .. }
+            | BmcObservation::SecureBootCertificate { .. } => {}
+            BmcObservation::SecureBootOn { trust, .. } => {
+                self.secure_boot = ShownSecureBoot::On(*trust);
+            }
             BmcObservation::BootProgress { .. } => self.progress = Some(seen),
             BmcObservation::PostState { .. } => self.post_state = Some(seen),
             BmcObservation::Job { .. } => self.job = Some(seen),
             BmcObservation::BootCertificate { outcome, .. } => {
-                let is_missing = *outcome == BootCertificateOutcome::NotEnrolled;
+                let is_missing = *outcome == EnrolmentOutcome::NotEnrolled;
                 self.no_certificate = is_missing.then_some(seen);
             }
             BmcObservation::LogEntry { severity, message, .. } => {
@@ -56,7 +107,12 @@ impl<'a> FirmwareSigns<'a> {
     }
 
     pub(super) fn powered_on(&mut self) {
-        *self = Self { job: self.job, no_certificate: self.no_certificate, ..Self::default() };
+        *self = Self {
+            job: self.job,
+            no_certificate: self.no_certificate,
+            secure_boot: self.secure_boot,
+            ..Self::default()
+        };
     }
 
     /// A job that has failed, with a remedy: the machine does not have what was to be set for this boot.

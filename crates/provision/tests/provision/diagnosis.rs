@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::net::Ipv4Addr;
 
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
-use hardware::{BmcObservation, ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose};
+use hardware::{
+    BmcObservation, ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose,
+    SecureBootTrust,
+};
 use jiff::{SignedDuration, Timestamp};
 use proptest::prelude::*;
 use provision::artifact::{Artifact, HttpLoader};
@@ -282,6 +285,41 @@ fn a_loader_that_goes_no_further_points_at_secure_boot() {
         .then(5, fetched(Artifact::BootLoader))
         .says_after_a_silence(Verdict::Stuck, "bootx64.efi was fetched, and nothing followed");
     assert!(said.hint.unwrap().contains("Secure Boot"));
+}
+
+#[test]
+fn secure_boot_as_the_bmc_shows_it_decides_what_is_said_of_an_image_that_does_not_run() {
+    let silent = |trust| {
+        let seen = BmcObservation::SecureBootOn { trust, reason: None };
+        Trace::of(BootInterface::Http)
+            .then(1, shows(seen))
+            .then(1, redfish(RedfishPurpose::PowerOn, "POST", Some(204), None))
+            .address()
+            .then(5, fetched(Artifact::BootLoader))
+            .says_after(300, Verdict::Stuck, "the agent never called")
+    };
+    let foreign = SecureBootTrust { microsoft_2011: true, ..SecureBootTrust::default() };
+
+    let lacking = silent(Some(foreign));
+    let ending = "; the BMC shows Secure Boot on, and its db holds Microsoft's CA of 2011";
+    assert!(lacking.text.ends_with(ending), "{}", lacking.text);
+    assert!(lacking.hint.unwrap().contains("redfish_secure_boot_certificate = enrol"));
+    let trusted = silent(Some(SecureBootTrust { sign_certificate: true, ..foreign }));
+    assert!(trusted.hint.unwrap().starts_with("db has the certificate that signs images"));
+    let unknown = silent(None);
+    assert!(unknown.text.ends_with("; the BMC shows Secure Boot on"), "{}", unknown.text);
+    assert!(unknown.hint.unwrap().starts_with("Secure Boot refused the image, unless"));
+
+    let trace = Trace::switched_on().address().then(5, fetched(Artifact::BootLoader));
+    let method = BootMethod {
+        procedure: Procedure::Clean,
+        interface: BootInterface::Http,
+        loader: HttpLoader::Uki,
+    };
+    let off = Vicinity { secure_boot: Some(false), ..Vicinity::default() };
+    let later = trace.last() + SignedDuration::from_mins(10);
+    let said = diagnose(method, &trace.events, off, later).unwrap();
+    assert!(!said.hint.unwrap().contains("Secure Boot"));
 }
 
 #[test]
@@ -885,7 +923,7 @@ impl Trace {
 
     /// The diagnosis with these strangers on the network.
     fn said_beside(&self, strangers: &[BootingStranger], now: Timestamp) -> Option<Diagnosis> {
-        let vicinity = Vicinity { ports: &[PORT], strangers };
+        let vicinity = Vicinity { ports: &[PORT], strangers, secure_boot: None };
         let method = BootMethod {
             procedure: self.procedure,
             interface: self.boot_interface,

@@ -96,7 +96,7 @@ fn events() -> Vec<(&'static str, Make)> {
             "boot mode seen",
             make(|_, _| {
                 let (boot_mode, secure_boot) = (Some(BootMode::Uefi), Some(true));
-                Event::BootModeSeen(ShownBootMode { boot_mode, secure_boot })
+                Event::BootModeSeen(ShownBootMode { boot_mode, secure_boot, trust: None })
             }),
         ),
         ("power failed", make(move |_, _| Event::PowerFailed(reason()))),

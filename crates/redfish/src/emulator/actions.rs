@@ -11,7 +11,7 @@ use super::response::{
     wrong_format,
 };
 use super::routes::object;
-use super::{Emulator, EmulatorRequest, PowerEffect, boot_certificates};
+use super::{Emulator, EmulatorRequest, PowerEffect, boot_certificates, secure_boot_databases};
 
 impl Emulator {
     pub(super) fn post(
@@ -64,6 +64,8 @@ impl Emulator {
                 macs: &system.macs,
             };
             let answer = boot_certificates::act(&mut machine, method, &key, body);
+            let answer =
+                answer.or_else(|| secure_boot_databases::act(&mut machine, method, &key, body));
             answer.or_else(|| vendor.act(&mut machine, method, &key, body))
         });
         answer.unwrap_or_else(|| self.no_such_method(path))

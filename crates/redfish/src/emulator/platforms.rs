@@ -11,6 +11,7 @@ mod hpe;
 mod lenovo;
 mod openbmc;
 mod recorded;
+mod secure_boot;
 mod supermicro;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub(super) use self::bodies::collection;
+use self::secure_boot::{DELL_RESETS, KeyReset, STANDARD_RESETS, SecureBootShape};
 use super::machine::SystemLayout;
 use super::tree::ResourceBodies;
 use super::vendor::{SystemSpec, VendorRules};
@@ -93,16 +95,21 @@ impl Platform {
         self.vendor().layout(name).system
     }
 
-    /// `SecureBootMode`, as in the recordings; `None` without `SecureBoot`.
-    fn secure_boot_mode(self) -> Option<&'static str> {
-        match self {
-            Self::Generic => None,
-            Self::DellIdrac9 | Self::DellIdrac10 => Some("DeployedMode"),
-            Self::Ami | Self::HpeIlo5 | Self::HpeIlo6 | Self::LenovoXcc => Some("UserMode"),
-            Self::Supermicro | Self::SupermicroA21ge | Self::OpenBmc | Self::NvidiaBluefield => {
-                Some("SetupMode")
+    /// `SecureBoot`, as in the recordings.
+    fn secure_boot(self) -> SecureBootShape {
+        let (mode, reset, has_databases) = match self {
+            Self::Generic => ("SetupMode", KeyReset::Inline(&STANDARD_RESETS), true),
+            Self::DellIdrac9 | Self::DellIdrac10 => {
+                ("DeployedMode", KeyReset::Inline(&DELL_RESETS), true)
             }
-        }
+            Self::Ami => ("UserMode", KeyReset::ActionInfo, true),
+            Self::HpeIlo5 => ("UserMode", KeyReset::Bare, false),
+            Self::HpeIlo6 => ("UserMode", KeyReset::Bare, true),
+            Self::LenovoXcc => ("UserMode", KeyReset::ActionInfo, false),
+            Self::Supermicro | Self::SupermicroA21ge => ("SetupMode", KeyReset::ActionInfo, true),
+            Self::OpenBmc | Self::NvidiaBluefield => ("SetupMode", KeyReset::None, true),
+        };
+        SecureBootShape { mode, reset, has_databases }
     }
 
     /// The bodies for these systems. BMCs of the same kind share them.
@@ -115,8 +122,9 @@ impl Platform {
         }
         shared.retain(|_, bodies| bodies.strong_count() > 0);
         let mut bodies = self.vendor().bodies(specs);
-        if let Some(mode) = self.secure_boot_mode() {
-            bodies::add_secure_boot(&mut bodies, &self.system_path(""), mode);
+        for spec in specs {
+            let system = self.system_path(&spec.name);
+            secure_boot::add_secure_boot(&mut bodies, &system, self.secure_boot());
         }
         let bodies = Arc::new(bodies);
         shared.insert(key, Arc::downgrade(&bodies));

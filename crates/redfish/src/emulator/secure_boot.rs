@@ -24,6 +24,7 @@ impl MachineResources<'_> {
         patch.check(&["SecureBootCurrentBoot", "SecureBootMode", "SecureBootDatabases"])?;
         let path = if waits { WAITING } else { patch.path };
         self.tree.change(path, &Value::Object(patch.body.clone()));
+        self.note_changed_keys();
         Ok(no_content())
     }
 
@@ -37,7 +38,9 @@ impl MachineResources<'_> {
             self.tree.change(&path, &waiting);
         }
         let body = self.view(&path);
-        let current = if body[ENABLE] == true { "Enabled" } else { "Disabled" };
+        // Without a platform key, the firmware starts anything.
+        let is_in_force = body[ENABLE] == true && body["SecureBootMode"] != "SetupMode";
+        let current = if is_in_force { "Enabled" } else { "Disabled" };
         if body["SecureBootCurrentBoot"] != current {
             self.tree.change(&path, &json!({ "SecureBootCurrentBoot": current }));
         }

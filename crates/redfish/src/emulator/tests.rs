@@ -1,5 +1,6 @@
 //! Tests of whole requests.
 
+use hardware::SecureBootDatabase;
 use http::StatusCode;
 use proptest::prelude::*;
 use serde_json::json;
@@ -785,6 +786,108 @@ fn authorities_for_https_boot_are_added_and_removed() {
     assert_eq!(emulator.boot_certificates("1").map(|all| all.len()), Some(3));
     let listed = emulator.resource(&folder).unwrap();
     assert_eq!(listed["Members@odata.count"], 3);
+}
+
+const KEYS: &str = "/redfish/v1/Systems/1/SecureBoot/SecureBootDatabases";
+const DER_IN_PEM: &str = "-----BEGIN CERTIFICATE-----\nMIIBAAEC\n-----END CERTIFICATE-----\n";
+
+fn post(emulator: &mut Emulator, path: &str, body: &Value) -> StatusCode {
+    emulator.answer(&request(&Method::POST, path, body.to_string().as_bytes())).0.status
+}
+
+fn certificate_in_db() -> EmulatedSignature {
+    EmulatedSignature {
+        owner: "77fa9abd-0359-4d32-bd60-28f4e78f784b".to_owned(),
+        data: EmulatedSignatureData::Certificate(DER_IN_PEM.to_owned()),
+    }
+}
+
+#[test]
+fn the_databases_of_secure_boot_are_those_of_the_firmware_and_are_changed_for_its_next_start() {
+    let mut emulator = emulator();
+    let digest = EmulatedSignature {
+        data: EmulatedSignatureData::Sha256("ab".repeat(32)),
+        ..certificate_in_db()
+    };
+    let mut firmware = EmulatedSecureBoot {
+        is_enabled: true,
+        databases: [
+            (SecureBootDatabase::PlatformKey, vec![certificate_in_db()]),
+            (SecureBootDatabase::KeyExchangeKeys, vec![certificate_in_db()]),
+            (SecureBootDatabase::Allowed, vec![certificate_in_db()]),
+            (SecureBootDatabase::Forbidden, vec![digest]),
+        ]
+        .into(),
+    };
+    emulator.show_secure_boot("1", &firmware);
+
+    let shown = emulator.resource("/redfish/v1/Systems/1/SecureBoot").unwrap();
+    assert_eq!(shown["SecureBootMode"], "UserMode");
+    assert_eq!(shown["SecureBootCurrentBoot"], "Enabled");
+    let forbidden = emulator.resource(&format!("{KEYS}/dbx/Signatures/1")).unwrap();
+    assert_eq!(forbidden["SignatureString"], "ab".repeat(32));
+    assert_eq!(forbidden["UefiSignatureOwner"], "77fa9abd-0359-4d32-bd60-28f4e78f784b");
+    assert!(emulator.resource(&format!("{KEYS}/PK/Signatures")).is_none());
+    assert_eq!(emulator.take_secure_boot("1"), None);
+
+    let db = format!("{KEYS}/db/Certificates");
+    let certificate = json!({"CertificateType": "PEM", "CertificateString": DER_IN_PEM});
+    assert_eq!(post(&mut emulator, &db, &certificate), StatusCode::CREATED);
+    assert_eq!(emulator.resource(&db).unwrap()["Members@odata.count"], 2);
+    // What waits for the next start is not overwritten.
+    emulator.show_secure_boot("1", &firmware);
+    let changed = emulator.take_secure_boot("1").unwrap();
+    assert_eq!(changed.databases[&SecureBootDatabase::Allowed].len(), 2);
+    assert_eq!(changed.databases[&SecureBootDatabase::Forbidden].len(), 1);
+    assert_eq!(emulator.take_secure_boot("1"), None);
+
+    firmware.databases.insert(SecureBootDatabase::Allowed, Vec::new());
+    emulator.show_secure_boot("1", &firmware);
+    assert_eq!(emulator.resource(&db).unwrap()["Members@odata.count"], 0);
+    let reset = json!({"ResetKeysType": "ResetAllKeysToDefault"});
+    let action = format!("{KEYS}/db/Actions/SecureBootDatabase.ResetKeys");
+    assert_eq!(post(&mut emulator, &action, &reset), StatusCode::NO_CONTENT);
+    assert_eq!(emulator.resource(&db).unwrap()["Members@odata.count"], 1);
+
+    let delete = json!({"ResetKeysType": "DeletePK"});
+    assert_eq!(post(&mut emulator, &action, &delete), StatusCode::BAD_REQUEST);
+    let action = "/redfish/v1/Systems/1/SecureBoot/Actions/SecureBoot.ResetKeys";
+    assert_eq!(post(&mut emulator, action, &delete), StatusCode::NO_CONTENT);
+    let shown = emulator.resource("/redfish/v1/Systems/1/SecureBoot").unwrap();
+    assert_eq!(shown["SecureBootMode"], "SetupMode");
+    let changed = emulator.take_secure_boot("1").unwrap();
+    assert_eq!(changed.databases[&SecureBootDatabase::PlatformKey], []);
+}
+
+#[test]
+fn a_database_refuses_what_firmware_cannot_have() {
+    let mut emulator = emulator();
+    let certificate = json!({"CertificateType": "PEM", "CertificateString": DER_IN_PEM});
+    let platform_key = format!("{KEYS}/PK/Certificates");
+    assert_eq!(post(&mut emulator, &platform_key, &certificate), StatusCode::CREATED);
+    assert_eq!(post(&mut emulator, &platform_key, &certificate), StatusCode::CONFLICT);
+    let digest = json!({"SignatureType": "EFI_CERT_SHA256_GUID", "SignatureString": "ab"});
+    assert_eq!(
+        post(&mut emulator, &format!("{KEYS}/dbx/Signatures"), &digest),
+        StatusCode::BAD_REQUEST
+    );
+    for odd in [
+        json!({"CertificateType": "PKCS7", "CertificateString": DER_IN_PEM}),
+        json!({"CertificateType": "PEM", "CertificateString": "-----BEGIN CERTIFICATE-----"}),
+        json!({
+            "CertificateType": "PEM", "CertificateString": DER_IN_PEM, "UefiSignatureOwner": "me",
+        }),
+    ] {
+        let status = post(&mut emulator, &format!("{KEYS}/db/Certificates"), &odd);
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{odd}");
+    }
+    assert_eq!(
+        post(&mut emulator, &format!("{KEYS}/dbt/Certificates"), &certificate),
+        StatusCode::NOT_FOUND
+    );
+    let deleted = emulator.answer(&request(&Method::DELETE, &format!("{platform_key}/1"), b"")).0;
+    assert_eq!(deleted.status, StatusCode::NO_CONTENT);
+    assert_eq!(emulator.resource(&platform_key).unwrap()["Members@odata.count"], 0);
 }
 
 #[test]

@@ -59,7 +59,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             Err(BmcFailure::Refused { .. }) => None,
             Err(failure) => return Err(failure),
         };
-        Ok(ShownBootMode { boot_mode, secure_boot })
+        Ok(ShownBootMode { boot_mode, secure_boot, trust: None })
     }
 
     /// Switches Secure Boot on or off.
@@ -90,7 +90,10 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         Ok(if is_shown { ModeEffect::Shown } else { ModeEffect::AtReset })
     }
 
-    async fn secure_boot(&self, view: &SystemView) -> Result<Option<RedfishResource>, BmcFailure> {
+    pub(crate) async fn secure_boot(
+        &self,
+        view: &SystemView,
+    ) -> Result<Option<RedfishResource>, BmcFailure> {
         let Some(path) = view.0.link("SecureBoot") else { return Ok(None) };
         self.service().find(RedfishPurpose::ReadSecureBoot, path).await
     }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use ::bmcs::ServiceCertificates;
 use ironic::version::since;
 use ironic::{Version, guards};
 use nodes::{Nodes, Recorder};
 use provision::Node;
 use provision::artifact::HttpLoader;
-use redfish::boot_certificates::AuthorityCertificate;
 use store::{NodeKey, StoredNode};
 
 use super::agent_calls::AgentCalls;
@@ -47,8 +47,8 @@ pub struct ApiSettings {
     pub strangers: BootingStrangers,
     /// Whether requests by PXE are answered.
     pub allows_pxe: bool,
-    /// The service's CA, if it is known.
-    pub authority: Option<Arc<AuthorityCertificate>>,
+    /// The service's certificates.
+    pub certificates: Arc<ServiceCertificates>,
 }
 
 impl Default for ApiSettings {
@@ -61,7 +61,7 @@ impl Default for ApiSettings {
             means: None,
             strangers: BootingStrangers::default(),
             allows_pxe: false,
-            authority: None,
+            certificates: Arc::default(),
             agent_calls_per_sec: 20,
             loader: HttpLoader::default(),
         }

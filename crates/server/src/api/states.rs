@@ -163,7 +163,8 @@ pub(super) async fn validate(
         let advice = BootAdvice {
             support: bmcs::http_support(base.as_ref()),
             needs_ca: api.settings.means.as_ref().is_some_and(|means| means.enrols_ca(&node)),
-            authority: api.settings.authority.as_deref(),
+            authority: api.settings.certificates.authority.as_ref(),
+            signer: api.settings.certificates.signer.as_ref(),
         };
         let way = bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe, advice).await;
         validation = validation.with_bmc(match way {

@@ -1,9 +1,10 @@
 //! `[boot]`: the boot listener.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
-use artifacts::UkiSigner;
+use artifacts::{SignKey, UkiSigner};
 use netboot::listen_addresses::ListenAddresses;
 use provision::artifact::HttpLoader;
 use serde::Deserialize;
@@ -29,8 +30,9 @@ pub struct BootConfig {
     pub kernel_append_params: String,
     /// Folders for nodes' `file://` images; by default `images` in the state directory.
     pub image_dirs: Option<Vec<PathBuf>>,
-    /// The key (PEM) that signs UKIs for Secure Boot; only its owner may read the file.
-    pub sign_key: Option<PathBuf>,
+    /// The key that signs UKIs for Secure Boot: a file (PEM), which only its owner may read, or a key in a PKCS #11 token,
+    /// by its URI (RFC 7512).
+    pub sign_key: Option<SignKey>,
     /// The certificate (PEM) of `sign_key`, with issuers that signatures shall carry.
     pub sign_certificate: Option<PathBuf>,
 }
@@ -72,6 +74,17 @@ impl BootConfig {
         };
         let signer = UkiSigner::open(key, certificate);
         Ok(Some(signer.context("boot.sign_key and boot.sign_certificate cannot be used")?))
+    }
+
+    /// The certificate that signs UKIs, in PEM.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn read_sign_certificate(&self) -> Result<Option<String>> {
+        let read = |path: &PathBuf| {
+            fs::read_to_string(path).with_context(|| format!("the certificate {}", path.display()))
+        };
+        self.sign_certificate.as_ref().map(read).transpose()
     }
 
     pub(super) fn check(&self) -> Result<()> {

@@ -40,9 +40,11 @@ impl BootingStrangers {
         // The index is not read under the lock, which DHCP takes for each packet of a stranger.
         let table = self.table().clone();
         let strangers = table.all(|mac| index.by_mac(mac).map(|found| found.node), node);
-        let ports = index.by_uuid(node).map(|(_, ports)| ports).unwrap_or_default();
+        let known = index.by_uuid(node);
+        let secure_boot = known.as_ref().and_then(|(node, _)| node.secure_boot);
+        let ports = known.map(|(_, ports)| ports).unwrap_or_default();
         let ports: Vec<_> = ports.iter().map(|port| port.address).collect();
-        let vicinity = Vicinity { ports: &ports, strangers: &strangers };
+        let vicinity = Vicinity { ports: &ports, strangers: &strangers, secure_boot };
         diagnose(method, events, vicinity, now)
     }
 

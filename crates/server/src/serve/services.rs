@@ -4,14 +4,13 @@ use std::net::{IpAddr, SocketAddrV4};
 use std::path::Path;
 use std::sync::Arc;
 
-use ::bmcs::authority_certificate;
+use ::bmcs::{ServiceCertificates, firmware_certificate};
 use anyhow::{Context as _, Result};
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use netboot::boot_answer::TFTP_FILE;
 use netboot::urls::{UrlScheme, Urls};
 use nodes::{Backlog, NodeIndex, Nodes, Recorder};
 use providers::Providers;
-use redfish::boot_certificates::AuthorityCertificate;
 
 use super::base::DaemonBase;
 use crate::api::guard::OperatorGuard;
@@ -34,7 +33,7 @@ pub(super) struct Services {
     pub(super) artifacts: Artifacts,
     pub(super) means: BootMeans,
     pub(super) guard: OperatorGuard,
-    authority: Option<Arc<AuthorityCertificate>>,
+    certificates: Arc<ServiceCertificates>,
     urls: Urls,
     boot_sets: BootSets,
     strangers: BootingStrangers,
@@ -78,7 +77,15 @@ impl Services {
         let artifacts = Artifacts::open(settings, nodes.index().clone(), recorder.clone())?;
         let means = BootMeans::new(config, urls.clone(), boot_sets.clone());
         let guard = OperatorGuard::open(&config.api)?;
-        let authority = authority.map(authority_certificate).transpose().context("the CA")?;
+        let certificates = ServiceCertificates {
+            authority: authority.map(firmware_certificate).transpose().context("the CA")?,
+            signer: config
+                .boot
+                .read_sign_certificate()?
+                .as_deref()
+                .map(firmware_certificate)
+                .transpose()?,
+        };
         let strangers = BootingStrangers::default();
         let services = Self {
             nodes,
@@ -89,7 +96,7 @@ impl Services {
             artifacts,
             means,
             guard,
-            authority: authority.map(Arc::new),
+            certificates: Arc::new(certificates),
             urls,
             boot_sets,
             strangers,
@@ -110,7 +117,7 @@ impl Services {
             means: Some(self.means.clone()),
             strangers: self.strangers.clone(),
             allows_pxe: config.dhcp.tftp,
-            authority: self.authority.clone(),
+            certificates: Arc::clone(&self.certificates),
             ..ApiSettings::default()
         };
         ApiContext::new(self.nodes.clone(), self.recorder.clone(), settings)
@@ -146,7 +153,7 @@ impl Services {
             urls: self.urls.clone(),
             daemon: base.daemon.clone(),
             bmcs: self.bmcs.clone(),
-            authority: self.authority.clone(),
+            certificates: Arc::clone(&self.certificates),
             allows_pxe: config.dhcp.tftp,
             providers: self.providers.clone(),
             policy: config.policy(),

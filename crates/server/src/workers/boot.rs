@@ -61,7 +61,7 @@ async fn boot(
     let mut way = WayOfBoot::new(node, attempt, ports);
     let mut plan = PowerPlan::boot(claimed.progress)
         .within(power_change(context, node))
-        .with_ca(context.urls.enrols_ca(node));
+        .with_certificates(!context.firmware_care(node).is_nothing());
     // Preparation can fail, and the machine is then switched off. A machine that was switched on before a crash needs
     // no preparation, so the plan reads the machine's state first.
     while carry_out(context, claimed, &mut plan, Some(&mut way), BMC_PATIENCE).await?

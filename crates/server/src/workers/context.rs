@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::bmcs::ServiceCertificates;
 use artifacts::Artifacts;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
 use providers::Providers;
 use provision::artifact::HttpLoader;
-use provision::boot_ca::BootCa;
+use provision::enrolment::Enrolment;
 use provision::{Attempt, Node, Policy};
-use redfish::boot_certificates::AuthorityCertificate;
+use redfish::firmware_care::{FirmwareCare, RemovedCertificates};
+use redfish::secure_boot_databases::SecureBootCare;
 use store::DaemonIdentity;
 use uuid::Uuid;
 
@@ -32,8 +34,8 @@ pub struct WorkerContext {
     pub daemon: DaemonIdentity,
     /// The connections to BMCs.
     pub(crate) bmcs: DaemonBmcs,
-    /// The service's CA, if it is known.
-    pub authority: Option<Arc<AuthorityCertificate>>,
+    /// The service's certificates.
+    pub certificates: Arc<ServiceCertificates>,
     /// Whether requests by PXE are answered.
     pub allows_pxe: bool,
     /// The DHCP service.
@@ -51,9 +53,30 @@ pub struct WorkerContext {
 }
 
 impl WorkerContext {
-    /// The CA that is removed from the firmware of the machine of `node` after a boot.
-    pub(super) fn ca_to_remove(&self, node: &Node) -> Option<&AuthorityCertificate> {
-        self.authority.as_deref().filter(|_| BootCa::of(node) == BootCa::Remove)
+    /// What a boot of `node` does about the certificates in the firmware.
+    pub(super) fn firmware_care(&self, node: &Node) -> FirmwareCare<'_> {
+        let signer = self.certificates.signer.as_ref();
+        FirmwareCare {
+            enrols_ca: self.urls.enrols_ca(node),
+            authority: self.certificates.authority.as_ref(),
+            secure_boot: match (Enrolment::of_sign_certificate(node), signer) {
+                (Enrolment::Enrol | Enrolment::Remove, Some(signer)) => {
+                    Some(SecureBootCare::Enrol(signer))
+                }
+                (_, signer) if node.secure_boot == Some(true) => Some(SecureBootCare::Read(signer)),
+                _ => None,
+            },
+        }
+    }
+
+    /// The certificates that are removed from the firmware of the machine of `node` after a boot.
+    pub(super) fn removed_certificates(&self, node: &Node) -> RemovedCertificates<'_> {
+        let ServiceCertificates { authority, signer } = &*self.certificates;
+        let is_removed = |enrolment: Enrolment| enrolment == Enrolment::Remove;
+        RemovedCertificates {
+            authority: authority.as_ref().filter(|_| is_removed(Enrolment::of_boot_ca(node))),
+            signer: signer.as_ref().filter(|_| is_removed(Enrolment::of_sign_certificate(node))),
+        }
     }
 }
 

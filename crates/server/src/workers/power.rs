@@ -61,7 +61,7 @@ async fn set_power(
     let mut way = instance.map(|attempt| WayOfBoot::new(node, attempt, ports));
     let mut plan = PowerPlan::power(target, instance.is_some(), claimed.progress)
         .within(power_change(context, node))
-        .with_ca(context.urls.enrols_ca(node));
+        .with_certificates(!context.firmware_care(node).is_nothing());
     while carry_out(context, claimed, &mut plan, way.as_mut(), BMC_PATIENCE).await?
         == PlanPause::Prepare
     {
@@ -123,11 +123,11 @@ async fn carry_out_all(
                     way.choose(context, &machine, &shown).await?;
                 }
             }
-            PlannedAction::EnrolCa(_) => {
+            PlannedAction::EnrolCertificates(_) => {
                 if let Some(way) = chosen(way.as_deref()) {
-                    let authority = context.authority.as_deref();
-                    let enrolled = machine.enrol_ca(&shown, way, authority).await;
-                    enrolled.into_iter().for_each(|seen| record_seen(context, node, seen));
+                    let care = context.firmware_care(node);
+                    let seen = machine.care_for_firmware(&shown, way, care).await;
+                    seen.into_iter().for_each(|seen| record_seen(context, node, seen));
                 }
             }
             PlannedAction::SetBoot(boot) => {
@@ -147,11 +147,10 @@ async fn carry_out_all(
                 let still_shown = machine.undo_boot(&shown, &changes).await?;
                 record_warnings(context, node, still_shown);
             }
-            PlannedAction::RemoveCa => {
-                if let Some(authority) = context.ca_to_remove(node) {
-                    let removed = machine.remove_ca(&shown, authority).await;
-                    removed.into_iter().for_each(|seen| record_seen(context, node, seen));
-                }
+            PlannedAction::RemoveCertificates => {
+                let removed = context.removed_certificates(node);
+                let seen = machine.remove_certificates(&shown, removed).await;
+                seen.into_iter().for_each(|seen| record_seen(context, node, seen));
             }
             PlannedAction::PowerOn => {
                 info!("switching the machine on");

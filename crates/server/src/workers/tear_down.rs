@@ -48,7 +48,7 @@ async fn switch_off(
         let change = power_change(context, &claimed.node);
         let mut power = PowerPlan::tear_down(changes)
             .within(change)
-            .with_ca(context.ca_to_remove(&claimed.node).is_some());
+            .with_certificates(!context.removed_certificates(&claimed.node).is_none());
         let tried = match carry_out(context, claimed, &mut power, None, TRY + change).await {
             Err(NotCarriedOut::Work(failed)) => return Err(failed),
             tried => tried.map(drop).map_err(|failed| failed.to_string()),

@@ -24,11 +24,21 @@ pub(super) struct SeenMachine {
     pub(super) modes: Option<ShownBootMode>,
 }
 
+/// What is read of a machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum SeenParts {
+    Power,
+    /// The boot mode as well, which takes further requests.
+    Modes,
+    /// What `db` of Secure Boot holds as well.
+    All,
+}
+
 /// Support of HTTP boot is checked at the boot: until then an operator may still change the boot interface.
 pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
     let seen = async {
-        let seen = see_machine(context, node, true).await?;
-        remove_ca(context, node).await.map(|()| seen)
+        let seen = see_machine(context, node, SeenParts::All).await?;
+        remove_certificates(context, node).await.map(|()| seen)
     };
     match timeout(PATIENCE, seen).await.map_err(|_| BmcError::Slow(PATIENCE)).flatten() {
         Ok(SeenMachine { power, modes }) => Event::Verified(power, modes.unwrap_or_default()),
@@ -36,13 +46,16 @@ pub(super) async fn run(context: &WorkerContext, node: &Node) -> Event {
     }
 }
 
-/// Removes the service's CA from the firmware, if the node says so.
-async fn remove_ca(context: &WorkerContext, node: &Node) -> Result<(), BmcError> {
-    let Some(authority) = context.ca_to_remove(node) else { return Ok(()) };
+/// Removes the service's certificates from the firmware, if the node says so.
+async fn remove_certificates(context: &WorkerContext, node: &Node) -> Result<(), BmcError> {
+    let removed = context.removed_certificates(node);
+    if removed.is_none() {
+        return Ok(());
+    }
     let bmc = BmcClient::of(&context.bmcs, node, &context.recorder, WORK_PATIENCE).await?;
     let machine = bmc.machine().await?;
-    let removed = machine.remove_ca(&machine.look().await?, authority).await;
-    removed.into_iter().for_each(|seen| record_seen(context, node, seen));
+    let seen = machine.remove_certificates(&machine.look().await?, removed).await;
+    seen.into_iter().for_each(|seen| record_seen(context, node, seen));
     Ok(())
 }
 
@@ -52,28 +65,34 @@ pub(super) async fn look_at(
     node: &Node,
     with_modes: bool,
 ) -> Result<SeenMachine, BmcError> {
-    let seen = timeout(PATIENCE, see_machine(context, node, with_modes)).await;
+    let parts = if with_modes { SeenParts::Modes } else { SeenParts::Power };
+    let seen = timeout(PATIENCE, see_machine(context, node, parts)).await;
     seen.map_err(|_| BmcError::Slow(PATIENCE)).flatten()
 }
 
 async fn see_machine(
     context: &WorkerContext,
     node: &Node,
-    with_modes: bool,
+    parts: SeenParts,
 ) -> Result<SeenMachine, BmcError> {
     let recorder = &context.recorder;
     let bmc = BmcClient::of(&context.bmcs, node, recorder, WORK_PATIENCE).await?;
-    let bmc = if with_modes { bmc } else { bmc.for_one_look() };
+    let bmc = if parts == SeenParts::Power { bmc.for_one_look() } else { bmc };
     let machine = bmc.machine().await?;
     let view = machine.look().await?;
     let power = power_state(view.power());
-    if !with_modes {
+    if parts == SeenParts::Power {
         return Ok(SeenMachine { power, modes: None });
     }
     // As in Ironic, the node does not depend on it.
     let modes = machine.shown_boot_mode(&view).await;
     let modes = modes.inspect_err(|error| debug!(%error, "the boot mode could not be read"));
-    Ok(SeenMachine { power, modes: modes.ok() })
+    let mut modes = modes.ok();
+    if let Some(modes) = modes.as_mut().filter(|_| parts == SeenParts::All) {
+        let signer = context.certificates.signer.as_ref();
+        modes.trust = machine.secure_boot_trust(&view, signer).await;
+    }
+    Ok(SeenMachine { power, modes })
 }
 
 /// A machine on its way to another state counts as on.

@@ -213,7 +213,9 @@ fn describe(head: &Parts, body: &Bytes) -> String {
     if let Some(enable) = body["SecureBootEnable"].as_bool() {
         return format!("{} SecureBoot {enable}", head.method);
     }
+    let is_of_db = head.uri.path().contains("/SecureBootDatabases/db/Certificates");
     let certificate = is_of_certificates(head).then_some("a certificate");
+    let certificate = certificate.or_else(|| is_of_db.then_some("a certificate in db"));
     let words = [
         certificate,
         head.uri.path().rsplit_once("/VirtualMedia.").map(|(_, action)| action),

@@ -405,27 +405,6 @@ impl BodiesBuilder {
     }
 }
 
-/// Adds `SecureBoot` to a system, disabled.
-pub(super) fn add_secure_boot(bodies: &mut ResourceBodies, system: &str, mode: &str) {
-    let path = format!("{system}/SecureBoot");
-    let Some(body) = bodies.bodies.get_mut(system) else { return };
-    merge(body, &json!({"SecureBoot": {"@odata.id": path}}));
-    let etag = body.get("@odata.etag").cloned();
-    let mut secure_boot = json!({
-        "@odata.id": path,
-        "@odata.type": "#SecureBoot.v1_1_0.SecureBoot",
-        "Id": "SecureBoot",
-        "Name": "UEFI Secure Boot",
-        "SecureBootEnable": false,
-        "SecureBootCurrentBoot": "Disabled",
-        "SecureBootMode": mode,
-    });
-    if let Some(etag) = etag {
-        secure_boot["@odata.etag"] = etag;
-    }
-    bodies.bodies.insert(path, secure_boot);
-}
-
 /// A collection of resources.
 pub(in crate::emulator) fn collection(path: &str, kind: &str, members: &[String]) -> Value {
     let link = |member: &String| json!({"@odata.id": member});

@@ -183,7 +183,7 @@ async fn the_mode_of_an_override_that_is_not_set_refuses_no_boot() {
     let fresh = gigabyte_h262();
     let machine = RedfishSystem::find(&fresh, &facts, None, PATIENCE).await.unwrap();
     let shown = machine.shown_boot_mode(&machine.look().await.unwrap()).await.unwrap();
-    assert_eq!(shown, ShownBootMode { boot_mode: None, secure_boot: None });
+    assert_eq!(shown, ShownBootMode::default());
 }
 
 #[tokio::test]

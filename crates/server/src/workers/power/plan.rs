@@ -52,8 +52,8 @@ enum PowerEnd {
     OffAndBootUndone {
         /// What the boot changed at the BMC beside the override.
         changes: Vec<BootChange>,
-        /// Whether the service's CA is removed from the firmware.
-        removes_ca: bool,
+        /// Whether certificates are removed from the firmware.
+        removes: bool,
     },
     On {
         /// The boot target to set before the power-on, if any.
@@ -68,13 +68,13 @@ struct PlannedBoot {
     has_way: bool,
     /// The override, once the preparation is done.
     prepared: Option<HttpBootOverride>,
-    /// Whether the service's CA is enrolled in the firmware first.
-    enrols_ca: bool,
+    /// Whether certificates are enrolled in the firmware first, or looked at.
+    enrols: bool,
 }
 
 impl PlannedBoot {
     const fn new() -> Self {
-        Self { has_way: false, prepared: None, enrols_ca: false }
+        Self { has_way: false, prepared: None, enrols: false }
     }
 
     /// What is missing before the machine is touched.
@@ -102,17 +102,17 @@ pub(crate) enum PlannedAction {
     ChooseWay,
     /// Prepare the boot target, and pass the override to [`PowerPlan::prepared`].
     Prepare,
-    /// Enrol the service's CA in the firmware before this boot is set. The boot goes on if that is not possible: the firmware
-    /// may have it by hand.
-    EnrolCa(HttpBootOverride),
+    /// Enrol the service's certificates in the firmware before this boot is set, and look at Secure Boot. The boot goes on if
+    /// that is not possible: the firmware may have them by hand.
+    EnrolCertificates(HttpBootOverride),
     /// Set the boot, in the way that was chosen.
     SetBoot(HttpBootOverride),
     /// Read the boot back, and fail if the BMC does not keep it.
     ReadBack(HttpBootOverride),
     /// Clear the boot override, and undo these changes.
     UndoBoot(Vec<BootChange>),
-    /// Remove the service's CA from the firmware, if that is possible.
-    RemoveCa,
+    /// Remove the service's certificates from the firmware, if that is possible.
+    RemoveCertificates,
     /// Switch the machine on.
     PowerOn,
     /// Poll until the machine is on, or this time has passed.
@@ -168,7 +168,7 @@ impl PowerPlan {
 
     /// The end of an attempt. No phase is recorded: it can be repeated at any time, and needs no database.
     pub(crate) fn tear_down(changes: Vec<BootChange>) -> Self {
-        let end = PowerEnd::OffAndBootUndone { changes, removes_ca: false };
+        let end = PowerEnd::OffAndBootUndone { changes, removes: false };
         Self::new(Some(SwitchOff::AtOnce), end, BootPhase::Untouched)
     }
 
@@ -181,12 +181,12 @@ impl PowerPlan {
         Self { change_takes, ..self }
     }
 
-    /// The same plan; if `is_wanted`, with the service's CA enrolled in the firmware before a boot is set, or removed
-    /// from it after one is undone.
-    pub(crate) fn with_ca(mut self, is_wanted: bool) -> Self {
+    /// The same plan; if `is_wanted`, with certificates enrolled in the firmware before a boot is set, or removed from it
+    /// after one is undone.
+    pub(crate) fn with_certificates(mut self, is_wanted: bool) -> Self {
         match &mut self.end {
-            PowerEnd::OffAndBootUndone { removes_ca, .. } => *removes_ca = is_wanted,
-            PowerEnd::On { boot: Some(boot) } => boot.enrols_ca = is_wanted,
+            PowerEnd::OffAndBootUndone { removes, .. } => *removes = is_wanted,
+            PowerEnd::On { boot: Some(boot) } => boot.enrols = is_wanted,
             PowerEnd::Off | PowerEnd::On { boot: None } => {}
         }
         self
@@ -240,7 +240,9 @@ impl PowerPlan {
             }
             Some(PlannedAction::ShutDown) => Ok(PlannedAction::AwaitOff { patience: SHUT_DOWN }),
             Some(PlannedAction::AwaitOff { .. }) => self.awaited_off(shown),
-            Some(PlannedAction::EnrolCa(boot)) => Ok(PlannedAction::SetBoot(boot.clone())),
+            Some(PlannedAction::EnrolCertificates(boot)) => {
+                Ok(PlannedAction::SetBoot(boot.clone()))
+            }
             Some(PlannedAction::SetBoot(boot)) => Ok(PlannedAction::ReadBack(boot.clone())),
             Some(PlannedAction::ReadBack(_)) => Ok(PlannedAction::Note(BootPhase::PoweringOn)),
             Some(PlannedAction::PowerOn) => {
@@ -248,7 +250,9 @@ impl PowerPlan {
             }
             Some(PlannedAction::AwaitOn { .. }) => self.awaited_on(shown),
             Some(PlannedAction::UndoBoot(_)) => Ok(self.when_undone()),
-            Some(PlannedAction::RemoveCa | PlannedAction::Done) => Ok(PlannedAction::Done),
+            Some(PlannedAction::RemoveCertificates | PlannedAction::Done) => {
+                Ok(PlannedAction::Done)
+            }
         }
     }
 
@@ -342,8 +346,8 @@ impl PowerPlan {
                 _ if self.phase < BootPhase::Overriding => {
                     PlannedAction::Note(BootPhase::Overriding)
                 }
-                (None, Some(prepared)) if boot.enrols_ca => {
-                    PlannedAction::EnrolCa(prepared.clone())
+                (None, Some(prepared)) if boot.enrols => {
+                    PlannedAction::EnrolCertificates(prepared.clone())
                 }
                 (None, Some(prepared)) => PlannedAction::SetBoot(prepared.clone()),
                 (None, None) => PlannedAction::Prepare,
@@ -353,7 +357,7 @@ impl PowerPlan {
 
     fn when_undone(&self) -> PlannedAction {
         match self.end {
-            PowerEnd::OffAndBootUndone { removes_ca: true, .. } => PlannedAction::RemoveCa,
+            PowerEnd::OffAndBootUndone { removes: true, .. } => PlannedAction::RemoveCertificates,
             PowerEnd::OffAndBootUndone { .. } | PowerEnd::Off | PowerEnd::On { .. } => {
                 PlannedAction::Done
             }
@@ -447,8 +451,8 @@ mod tests {
             Ok(PlannedAction::Prepare) => "prepare".to_owned(),
             Ok(PlannedAction::SetBoot(boot)) => format!("override {:?}", boot.enabled),
             Ok(PlannedAction::ChooseWay) => "choose the way".to_owned(),
-            Ok(PlannedAction::EnrolCa(_)) => "enrol the CA".to_owned(),
-            Ok(PlannedAction::RemoveCa) => "remove the CA".to_owned(),
+            Ok(PlannedAction::EnrolCertificates(_)) => "enrol certificates".to_owned(),
+            Ok(PlannedAction::RemoveCertificates) => "remove certificates".to_owned(),
             Ok(PlannedAction::ReadBack(_)) => "read back".to_owned(),
             Ok(PlannedAction::UndoBoot(_)) => "undo the boot".to_owned(),
             Ok(PlannedAction::PowerOn) => "power on".to_owned(),
@@ -506,9 +510,9 @@ mod tests {
         }
         row(&mut table, "tear down", &PowerPlan::tear_down(Vec::new()), None);
         row(&mut table, "tear down, override set", &PowerPlan::tear_down(Vec::new()), Some(&url()));
-        let without_ca = PowerPlan::tear_down(Vec::new()).with_ca(true);
+        let without_ca = PowerPlan::tear_down(Vec::new()).with_certificates(true);
         row(&mut table, "tear down, without the CA", &without_ca, None);
-        let with_ca = prepared_boot(BootPhase::Overriding).with_ca(true);
+        let with_ca = prepared_boot(BootPhase::Overriding).with_certificates(true);
         row(&mut table, "prepared, with the CA", &with_ca, None);
 
         insta::assert_snapshot!(table, @r"
@@ -557,8 +561,8 @@ mod tests {
         soft rebooting: SeenOff(10)  done                 note PoweringOn      await on 90 s
         tear down                    power off            done                 power off
         tear down, override set      power off            undo the boot        power off
-        tear down, without the CA    power off            remove the CA        power off
-        prepared, with the CA        note PoweringOff     enrol the CA         note PoweringOff
+        tear down, without the CA    power off            remove certificates        power off
+        prepared, with the CA        note PoweringOff     enrol certificates         note PoweringOff
         ");
     }
 
@@ -580,7 +584,12 @@ mod tests {
         after("await off", boot(off), await_off.clone(), None);
         let set = BootPhase::Overriding;
         after("note Overriding", boot(set), PlannedAction::Note(set), None);
-        after("enrol the CA", boot(set).with_ca(true), PlannedAction::EnrolCa(url()), None);
+        after(
+            "enrol certificates",
+            boot(set).with_certificates(true),
+            PlannedAction::EnrolCertificates(url()),
+            None,
+        );
         after("override", boot(set), override_url.clone(), None);
         after("read back", boot(set), PlannedAction::ReadBack(url()), Some(&url()));
         let on = BootPhase::PoweringOn;
@@ -612,7 +621,7 @@ mod tests {
         power off                    await off 90 s       await off 90 s       await off 90 s
         await off                    fail: not off        note Overriding      fail: not off
         note Overriding              note PoweringOff     override Once        note PoweringOff
-        enrol the CA                 override Once        override Once        override Once
+        enrol certificates                 override Once        override Once        override Once
         override                     read back            read back            read back
         read back                    note PoweringOn      note PoweringOn      note PoweringOn
         note PoweringOn              power on             power on             power on
@@ -638,17 +647,17 @@ mod tests {
     #[test]
     fn the_ca_is_enrolled_between_the_power_off_and_the_boot_and_removed_at_the_end() {
         let mut machine = PowerModel::new(true);
-        let mut plan = PowerPlan::boot(BootPhase::Untouched).with_ca(true);
+        let mut plan = PowerPlan::boot(BootPhase::Untouched).with_certificates(true);
         plan.prepared(url());
         let (course, _) = machine.live(plan, &mut std::iter::empty());
 
         let course: Vec<_> = course.into_iter().map(|action| words(&Ok(action))).collect();
-        let expected = ["await off 90 s", "note Overriding", "enrol the CA", "override Once"];
+        let expected = ["await off 90 s", "note Overriding", "enrol certificates", "override Once"];
         assert!(course.windows(4).any(|part| part == expected), "{course:?}");
-        let end = PowerPlan::tear_down(Vec::new()).with_ca(true);
+        let end = PowerPlan::tear_down(Vec::new()).with_certificates(true);
         let (course, _) = machine.live(end, &mut std::iter::empty());
         let course: Vec<_> = course.into_iter().map(|action| words(&Ok(action))).collect();
-        assert!(course.ends_with(&["undo the boot".to_owned(), "remove the CA".to_owned()]));
+        assert!(course.ends_with(&["undo the boot".to_owned(), "remove certificates".to_owned()]));
     }
 
     #[test]
@@ -802,8 +811,8 @@ mod tests {
                 PlannedAction::SetBoot(_) if self.forgets_override => {}
                 PlannedAction::SetBoot(boot) => self.boot = Some(boot.clone()),
                 PlannedAction::UndoBoot(_) => self.boot = None,
-                PlannedAction::EnrolCa(_) => self.has_ca = true,
-                PlannedAction::RemoveCa => self.has_ca = false,
+                PlannedAction::EnrolCertificates(_) => self.has_ca = true,
+                PlannedAction::RemoveCertificates => self.has_ca = false,
                 PlannedAction::AwaitOff { patience } => {
                     return self.await_power(SystemPower::Off, *patience);
                 }
@@ -869,14 +878,14 @@ mod tests {
                     assert!(!self.may_be_switched_on, "it was switched on for this work");
                     assert_eq!(self.phase, BootPhase::PoweringOff);
                 }
-                PlannedAction::EnrolCa(_) | PlannedAction::SetBoot(_) => {
+                PlannedAction::EnrolCertificates(_) | PlannedAction::SetBoot(_) => {
                     assert!(self.phase >= BootPhase::Overriding);
                 }
                 PlannedAction::PowerOn => {
                     assert_eq!(self.phase, BootPhase::PoweringOn);
                     assert_ne!(shown.power(), SystemPower::On);
                     if let PowerEnd::On { boot: Some(boot) } = &plan.end {
-                        let enrols = boot.enrols_ca;
+                        let enrols = boot.enrols;
                         let boot = boot.prepared.as_ref().expect("it was made ready");
                         assert_eq!(self.boot.as_ref(), Some(boot));
                         assert!(self.has_ca || !enrols, "the firmware has no CA");
@@ -895,7 +904,7 @@ mod tests {
                 | PlannedAction::ShutDown
                 | PlannedAction::AwaitOff { .. }
                 | PlannedAction::ChooseWay
-                | PlannedAction::RemoveCa
+                | PlannedAction::RemoveCertificates
                 | PlannedAction::ReadBack(_)
                 | PlannedAction::UndoBoot(_)
                 | PlannedAction::AwaitOn { .. }
@@ -981,7 +990,7 @@ mod tests {
         ) {
             let mut fates = fates.into_iter();
             let end = loop {
-                let plan = work.plan(machine.phase).with_ca(ca);
+                let plan = work.plan(machine.phase).with_certificates(ca);
                 // Each action is checked there.
                 let (_, end) = machine.live(plan, &mut fates);
                 if end != PlanEnd::Died {

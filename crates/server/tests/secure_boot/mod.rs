@@ -1,0 +1,128 @@
+//! Boots of machines whose BMC shows Secure Boot on.
+
+use std::process::Command;
+
+use redfish::emulator::{EmulatedFault, FaultRule};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{World, boot_set};
+
+const ENROLLED: [&str; 3] =
+    ["POST a certificate in db", "PATCH Once UEFI UefiHttp with a URL", "POST On"];
+
+/// The BMC shows Secure Boot on.
+fn on() -> FaultRule {
+    let shown = json!({ "SecureBootEnable": true, "SecureBootCurrentBoot": "Enabled" });
+    let path = "/redfish/v1/Systems/1/SecureBoot".to_owned();
+    FaultRule { path, ..FaultRule::always(EmulatedFault::Merge(shown)) }
+}
+
+/// A folder with a key that signs images.
+fn signing() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let command = "umask 077; openssl req -x509 -newkey rsa:2048 -nodes -days 9 -subj /CN=UKI -keyout uki.key -out uki.pem";
+    let made = Command::new("sh").args(["-c", command]).current_dir(dir.path()).output().unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    dir
+}
+
+async fn set(world: &World, value: &str) {
+    let path = "/driver_info/redfish_secure_boot_certificate";
+    let patch = json!([{ "op": "add", "path": path, "value": value }]);
+    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+}
+
+async fn clean_is_under_way(world: &World) {
+    world.clean().await;
+    world.node_in("clean wait").await;
+}
+
+async fn abort(world: &World) {
+    let abort = json!({ "target": "abort" });
+    world.api(Method::PUT, "/v1/nodes/n1/states/provision", abort).await;
+    world.node_in("clean failed").await;
+    world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
+    let manage = json!({ "target": "manage" });
+    world.api(Method::PUT, "/v1/nodes/n1/states/provision", manage).await;
+    world.node_in("manageable").await;
+}
+
+/// What the BMC showed of Secure Boot, in the trace.
+async fn shown(world: &World) -> Vec<Value> {
+    let trace = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
+    let events = trace["events"].as_array().unwrap().iter();
+    let of_secure_boot = |event: &&Value| {
+        event["shows"].as_str().is_some_and(|shows| shows.starts_with("secure_boot"))
+    };
+    let part = |event: &Value| match &event["outcome"] {
+        Value::Null => event["trust"]["sign_certificate"].clone(),
+        outcome => outcome.clone(),
+    };
+    events.filter(of_secure_boot).map(part).collect()
+}
+
+async fn boot_validation(world: &World) -> Value {
+    let mut validation = world.api(Method::GET, "/v1/nodes/n1/validate", Value::Null).await;
+    validation["boot"].take()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_is_enrolled_in_db_found_before_the_next_boot_and_removed() {
+    let world = World::in_dir(signing(), 81, vec![on()], "").await;
+    set(&world, "enrol").await;
+    clean_is_under_way(&world).await;
+    assert_eq!(world.bmc.changes(), ENROLLED);
+    assert_eq!(shown(&world).await, [json!("enrolled"), json!(true)]);
+    abort(&world).await;
+
+    clean_is_under_way(&world).await;
+    assert_eq!(shown(&world).await, [json!("found"), json!(true)]);
+    set(&world, "remove").await;
+    abort(&world).await;
+
+    let changes = world.bmc.changes();
+    let count = |words: &str| changes.iter().filter(|change| *change == words).count();
+    assert_eq!((count(ENROLLED[0]), count("DELETE a certificate in db")), (1, 1), "{changes:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_db_without_the_certificate_is_named_and_left_alone_unless_the_node_says_otherwise() {
+    let world = World::in_dir(signing(), 82, vec![on()], "").await;
+
+    let validation = boot_validation(&world).await;
+    let reason = validation["reason"].as_str().unwrap();
+    assert_eq!(validation["result"], true, "{reason}");
+    assert!(reason.contains("its db lacks the certificate that signs images"), "{reason}");
+    clean_is_under_way(&world).await;
+
+    assert_eq!(world.bmc.changes(), ENROLLED[1..]);
+    assert_eq!(shown(&world).await, [json!(false)]);
+    abort(&world).await;
+    set(&world, "enrol").await;
+    let validation = boot_validation(&world).await;
+    assert!(!validation["reason"].as_str().unwrap().contains("db lacks"), "{validation}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boots_that_firmware_with_secure_boot_refuses_for_certain_are_refused_in_words() {
+    let world = World::with(83, vec![on()], "[dhcp]\nprovider = 'none'\n").await;
+    boot_set::write_boot_set(&world.dir.path().join("state/ramdisk"));
+    let node = world.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
+    let port = json!({ "node_uuid": node["uuid"], "address": "52:54:00:00:00:09" });
+    world.api(Method::POST, "/v1/ports", port).await;
+
+    for (interface, words) in [
+        ("http", "Secure Boot is on, and images are not signed"),
+        ("http-ipxe", "Secure Boot is on, and iPXE is not signed"),
+    ] {
+        world.boots_by(interface).await;
+        let validation = boot_validation(&world).await;
+        assert_eq!(validation["result"], false, "{validation}");
+        assert!(validation["reason"].as_str().unwrap().contains(words), "{validation}");
+    }
+    // The operator's own image may be signed.
+    world.boots_by("redfish-https").await;
+    assert_eq!(boot_validation(&world).await["result"], true);
+}
