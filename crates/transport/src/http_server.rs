@@ -266,13 +266,20 @@ impl<S: HttpService> Handler<S> {
         // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
         let Some(tls) = tls else { return self.converse(stream, &caller, ended).await };
+        let handshake = async {
+            if stream.readable().await.is_ok() {
+                held.enter(Phase::Handshake);
+            }
+            tls.accept(stream, near).await
+        };
         let accepted = tokio::select! {
-            accepted = held.handshake(tls.accept(stream, near)) => accepted,
+            accepted = held.handshake(handshake) => accepted,
             () = held.closed() => return,
             () = ended_of(ended.clone()) => return,
         };
         match accepted {
             Ok(EncryptedConnection { stream, agreed }) => {
+                held.enter(Phase::Idle);
                 caller.tls = Some(agreed);
                 self.converse(stream, &caller, ended).await;
             }

@@ -63,7 +63,7 @@ pub(crate) async fn serve(
 
 /// `0` connections stand for the daemon's limits with its share `boot`.
 fn limits(connections: usize, boot: usize) -> ConnectionLimits {
-    let waiting = boot / 4;
+    let waiting = boot / 3;
     match connections {
         0 => ConnectionLimits {
             connections: boot - waiting,

@@ -58,10 +58,11 @@ impl Default for LimitConfig {
 }
 
 impl LimitConfig {
-    /// The limits of a port with this share of connections, a quarter of which wait for a place.
+    /// The limits of a port with this share of connections, a third of which wait for a place. By default a storm of
+    /// a thousand machines behind one address has room then: as many as one peer may have, and the others wait.
     #[must_use]
     pub fn of_port(&self, share: usize) -> ConnectionLimits {
-        let waiting = share / 4;
+        let waiting = share / 3;
         let connections = share - waiting;
         let secs = |secs: u32| Duration::from_secs(secs.into());
         ConnectionLimits {
@@ -126,7 +127,7 @@ mod tests {
     fn limits_that_would_let_nobody_in_are_refused_in_words() {
         let text = "[limits]\nexempt = [\"192.0.2.1\", \"2001:db8::/32\"]\npeer_percent = 10";
         let limits = text.parse::<Config>().unwrap().limits.of_port(400);
-        assert_eq!((limits.connections, limits.waiting, limits.per_peer), (300, 100, 30));
+        assert_eq!((limits.connections, limits.waiting, limits.per_peer), (267, 133, 26));
         assert_eq!(
             limits.exempt,
             ["192.0.2.1/32", "2001:db8::/32"].map(|net| net.parse().unwrap())
