@@ -9,6 +9,7 @@ use netboot::composition::{agent_authority_archive, artifacts_of};
 use nodes::NodeIndex;
 use provision::artifact::{Artifact, HttpLoader};
 use provision::boot::{boot_mac, bootable, kernel_command_line};
+use provision::image_memory::memory_warning;
 use provision::virtual_media::attempt_with_live_cd;
 use provision::{Attempt, Boots, Node};
 use tracing::{debug, info, warn};
@@ -88,10 +89,13 @@ impl AttemptImages {
                 Some(attempt) => self.command_line(node, attempt, near)?,
                 None => String::new(),
             };
-            found
+            let composed = found
                 .compose(artifact, cpu_arch, loader, command_line)
                 .await
                 .with_context(|| format!("{} cannot be made", artifact.file_name()))?;
+            if let Some(warning) = memory_warning(node, composed.image.len()) {
+                warn!(node.uuid = %node.uuid, "{}: {warning}", node.uuid);
+            }
         }
         if let Some(attempt) = attempt {
             self.hold(node, attempt, &found);

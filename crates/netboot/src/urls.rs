@@ -137,6 +137,22 @@ pub struct LoaderLacksTls {
 )]
 pub struct Unreachable;
 
+/// Longest boot URL, in bytes: EDK2's boot option and set-up (`HttpBootDxe.h`), and Dell's BIOS attributes.
+const LONGEST_BOOT_URL: usize = 255;
+/// Length of a ticket, in bytes.
+const TICKET: usize = 22;
+
+/// A boot URL is longer than firmware takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "its boot URLs have up to {len} bytes, and firmware takes at most {LONGEST_BOOT_URL}: shorten external_http_url in \
+     driver_info (or url in [boot])"
+)]
+pub struct BootUrlTooLong {
+    /// The length of the longest URL, in bytes.
+    pub len: usize,
+}
+
 impl Urls {
     /// The URLs from the settings; `address` is the service's address on the first DHCP network.
     #[must_use]
@@ -270,6 +286,18 @@ impl Urls {
     /// [`Unreachable`]
     pub fn reaches(&self, node: &Node) -> Result<(), Unreachable> {
         self.base_over(node, IpFamily::V4, self.first_port(node)).map(drop)
+    }
+
+    /// Checks that firmware takes the boot URLs for the machine of `node`, as far as they are known.
+    ///
+    /// # Errors
+    /// [`BootUrlTooLong`]
+    pub fn fit_firmware(&self, node: &Node) -> Result<(), BootUrlTooLong> {
+        let bases = [IpFamily::V4, IpFamily::V6].map(|family| self.base_over(node, family));
+        let base = bases.iter().flatten().map(String::len).max().unwrap_or(0);
+        let name = Artifact::ALL.map(|artifact| artifact.file_name().len()).into_iter().max();
+        let len = base + "/boot//".len() + TICKET + name.unwrap_or(0);
+        if len > LONGEST_BOOT_URL { Err(BootUrlTooLong { len }) } else { Ok(()) }
     }
 
     /// Whether a boot URL is known for nodes without one of their own.
@@ -459,6 +487,23 @@ mod tests {
         assert_eq!(near(&both, "fd00::2"), "http://[fd00::1]/boot/TICKET/boot.iso");
         assert_eq!(over(IpFamily::V4), "http://10.0.0.1/boot/TICKET/boot.iso");
         assert_eq!(over(IpFamily::V6), "http://[fd00::1]/boot/TICKET/boot.iso");
+    }
+
+    #[test]
+    fn urls_are_short_and_one_that_firmware_would_cut_is_refused() {
+        let mut node = booting_node();
+        let plain = Urls::new(settings(None, None), Some([192, 168, 100, 100].into()));
+        assert_eq!(plain.fit_firmware(&node), Ok(()));
+        node.attempt.as_mut().unwrap().ticket.0 = "x".repeat(TICKET);
+        // Neutron and some tools have room for 64 bytes.
+        assert!(iso(&plain, &node, None).unwrap().len() <= 64);
+
+        let prefix = "https://boot.example/";
+        for (len, fits) in [(200, true), (250, false)] {
+            let url = format!("{prefix}{}", "x".repeat(len - prefix.len()));
+            node.driver_info.insert("external_http_url".into(), url.into());
+            assert_eq!(plain.fit_firmware(&node).is_ok(), fits, "{len}");
+        }
     }
 
     #[test]

@@ -734,8 +734,10 @@ fn address_but_no_fetch(boot_interface: BootInterface) -> Diagnosis {
     let who_told = if boot_interface.bmc_artifact().is_some() { "the BMC" } else { "DHCP" };
     stuck(
         format!("the machine got its address, and the URL from {who_told}, but never fetched it"),
-        "check that the boot listener's address is reachable from the machine; firmware that \
-         allows https only, or does not trust its CA, gives up without a message",
+        // EDK2 checks the CA before it connects, and refuses http:// unless PcdAllowHttpConnections is set.
+        "check that the boot listener's address is reachable from the machine; if the URL begins with https, the \
+         firmware may lack the CA, and opens no connection then: enrol it (`ferroboot ca` prints it); if it begins with \
+         http, the firmware may allow HTTPS only, as its console says: add an https:// address to listen in [boot]",
     )
 }
 

@@ -16,6 +16,7 @@ pub mod event;
 mod fetched_part;
 pub mod firmware_look;
 pub mod image;
+pub mod image_memory;
 pub mod instance_boot;
 pub mod limits;
 pub mod machine_addresses;

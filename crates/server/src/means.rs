@@ -95,6 +95,7 @@ impl BootMeans {
         }
         let ipxe = if self.has_ipxe_with_tls(node) { LoaderTls::Own } else { LoaderTls::None };
         self.urls.expect_tls_of_loader(node, ipxe, self.tls_only)?;
+        self.urls.fit_firmware(node)?;
         let attempt = node.live_attempt();
         let boots = attempt.map_or(Boots::Ramdisk, Attempt::boots);
         let image = image_of(node, boots, node.boot_interface)?;

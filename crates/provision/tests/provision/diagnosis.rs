@@ -207,11 +207,15 @@ fn an_offer_that_is_not_taken_points_at_another_dhcp_server() {
 }
 
 #[test]
-fn an_address_without_a_fetch_points_at_the_listener() {
+fn an_address_without_a_connection_names_the_listener_the_missing_ca_and_refused_plain_http() {
     let said = Trace::switched_on()
         .address()
         .says_after_a_silence(Verdict::Stuck, "and the URL from DHCP, but never fetched it");
-    assert!(said.hint.unwrap().contains("CA"));
+    let hint = said.hint.unwrap();
+    assert!(hint.contains("boot listener's address is reachable"), "{hint}");
+    // Firmware without the CA opens no connection (T6), and default builds refuse plain HTTP (H17).
+    assert!(hint.contains("begins with https, the firmware may lack the CA"), "{hint}");
+    assert!(hint.contains("begins with http, the firmware may allow HTTPS only"), "{hint}");
 }
 
 #[test]
