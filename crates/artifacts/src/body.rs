@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use nodes::RunningFetch;
 
 use transport::http_server::FileParts;
 
@@ -20,17 +21,20 @@ pub(crate) struct Body {
     /// `None` if the connection can take no parts of files.
     file_parts: Option<FileParts>,
     reading: Option<Reading>,
+    fetch: Option<RunningFetch>,
 }
 
 type Reading = Pin<Box<dyn Future<Output = io::Result<Bytes>> + Send>>;
 
 impl Body {
+    /// `fetch` counts the bytes.
     pub(crate) fn new(
         contents: Arc<Contents>,
         range: Range<u64>,
         file_parts: Option<FileParts>,
+        fetch: Option<RunningFetch>,
     ) -> Self {
-        Self { contents, left: range, file_parts, reading: None }
+        Self { contents, left: range, file_parts, reading: None, fetch }
     }
 
     /// The next bytes, if nothing has to be awaited for them.
@@ -59,7 +63,7 @@ impl HttpBody for Body {
             return Poll::Ready(None);
         }
         let at_once = self.at_once();
-        let Self { contents, left, reading, .. } = &mut *self;
+        let Self { contents, left, reading, fetch, .. } = &mut *self;
         let bytes = match at_once {
             Some(bytes) => bytes,
             None => {
@@ -73,6 +77,9 @@ impl HttpBody for Body {
             }
         };
         left.start += bytes.len() as u64;
+        if let Some(fetch) = fetch {
+            fetch.sent(bytes.len() as u64);
+        }
         Poll::Ready(Some(Ok(Frame::data(bytes))))
     }
 

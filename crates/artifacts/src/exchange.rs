@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
 use hardware::HttpMethod;
-use nodes::Recorder;
+use nodes::{Recorder, RunningFetch};
 use provision::artifact::{Artifact, HttpLoader};
 use provision::instance_boot::is_saved_before_last_byte;
 use provision::{BootEventKind, Node};
@@ -43,6 +43,14 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
+    /// The fetch for the live view, if a file of an attempt is sent.
+    pub(crate) fn running_fetch(&self) -> Option<RunningFetch> {
+        let attempt = self.node.as_ref()?.attempt.as_ref()?;
+        let is_sent = matches!(self.status, 200..=299) && self.length > 0;
+        let artifact = self.artifact.filter(|_| is_sent)?;
+        Some(self.recorder.progress().begin_fetch(attempt.id, artifact, self.length))
+    }
+
     /// What must be done before the last byte of the body is sent, if anything.
     pub(crate) fn before_last_byte(&self, loader: HttpLoader) -> Option<BoxFuture<'static, ()>> {
         let node = self.node.clone()?;

@@ -79,7 +79,7 @@ impl HttpService for BootService {
             started,
         };
         let file_parts = caller.file_parts();
-        let body = Body::new(contents, range, file_parts.clone());
+        let body = Body::new(contents, range, file_parts.clone(), exchange.running_fetch());
         let mut response = http::Response::new(body);
         *response.status_mut() = head.status;
         *response.headers_mut() = head.headers();

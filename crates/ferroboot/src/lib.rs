@@ -1,5 +1,6 @@
 //! One program that boots bare metal from an HTTP URL.
 
+pub mod api_reader;
 pub mod bmc;
 pub mod ca;
 pub mod check;
@@ -10,4 +11,5 @@ pub mod login;
 pub mod replay;
 pub mod serve;
 pub mod service;
+pub mod top;
 pub mod trace;

@@ -11,6 +11,7 @@ use ferroboot::image::ImageCommand;
 use ferroboot::lab;
 use ferroboot::replay::Replay;
 use ferroboot::serve::Serve;
+use ferroboot::top::Top;
 use ferroboot::trace::Trace;
 use provision::text::{masked, printable_lines};
 
@@ -29,6 +30,8 @@ enum CliCommand {
     Serve(Serve),
     /// Show the events of a node's boot, and its diagnosis.
     Trace(Trace),
+    /// Show the boots under way: how many machines are at which stage, and the slowest ones.
+    Top(Top),
     /// Show the current DHCP answers to a machine, with reasons.
     Explain(Explain),
     /// Show the answers to captured DHCP packets with the current settings.
@@ -77,6 +80,7 @@ fn run(command: CliCommand) -> anyhow::Result<()> {
     match command {
         CliCommand::Serve(serve) => serve.run(),
         CliCommand::Trace(trace) => trace.run(),
+        CliCommand::Top(top) => top.run(),
         CliCommand::Explain(explain) => explain.run(),
         CliCommand::Replay(replay) => replay.run(),
         CliCommand::Check(check) => check.run(),

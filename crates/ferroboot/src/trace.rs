@@ -1,22 +1,16 @@
 //! `ferroboot trace NODE`: the timeline of a boot, and its diagnosis.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{Write as _, stdout};
-use std::path::PathBuf;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use ironic::trace::BootTrace;
 use jiff::Timestamp;
-use provision::text::{printable, printable_json, shown_url};
-use reqwest::{Certificate, Client};
-use transport::answers::read_body;
-use url::Url;
+use provision::text::{printable, printable_json};
 use uuid::Uuid;
 
-use crate::login::{ApiLogin, without_password};
+use crate::api_reader::ApiAccess;
 use crate::service::runtime;
 
 /// Size limit of a trace in bytes.
@@ -38,13 +32,8 @@ pub struct Trace {
     #[arg(long)]
     json: bool,
 
-    /// URL of the API.
-    #[arg(long, value_name = "URL", env = "OS_ENDPOINT", default_value = "http://127.0.0.1:6385")]
-    api: Url,
-
-    /// CA certificates (PEM) to trust for an https URL, beside the host's; `ferroboot ca` prints the service's own.
-    #[arg(long, value_name = "FILE", env = "OS_CACERT")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    access: ApiAccess,
 }
 
 impl Trace {
@@ -63,45 +52,10 @@ impl Trace {
     }
 
     async fn fetch(&self) -> Result<String> {
-        without_password(&self.api)?;
-        let login = ApiLogin::from_environment()?;
-        let mut url = self.api.clone();
-        url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("{} is not the URL of an API", shown_url(&self.api)))?
-            .pop_if_empty()
-            .extend(["v1", "nodes", &self.node, "boot-trace"]);
-        if let Some(attempt) = self.attempt {
-            url.query_pairs_mut().append_pair("attempt", &attempt.to_string());
-        }
-        let client = self.client()?;
-        let request = client.get(url).header("X-OpenStack-Ironic-API-Version", "latest");
-        let answer = login.sign(request).send().await.map_err(reqwest::Error::without_url);
-        let answer = answer.with_context(|| {
-            format!(
-                "no answer from {}: does `ferroboot serve` run, and is its CA known here (--ca, or OS_CACERT)?",
-                shown_url(&self.api)
-            )
-        })?;
-        let status = answer.status();
-        let text = String::from_utf8(read_body(answer, LONGEST_TRACE).await?)
-            .context("the API's answer is not text")?;
-        if status.is_success() {
-            return Ok(text);
-        }
-        let words = serde_json::from_str(&text).ok().and_then(|body| ironic::error::words(&body));
-        bail!("{status}: {}{}", words.unwrap_or(text), login.hint(status));
-    }
-
-    fn client(&self) -> Result<Client> {
-        let mut client = Client::builder().timeout(Duration::from_secs(30)).no_proxy();
-        if let Some(path) = &self.ca {
-            let read = || format!("cannot read CA certificates from {}", path.display());
-            let pem = fs::read(path).with_context(read)?;
-            for certificate in Certificate::from_pem_bundle(&pem).with_context(read)? {
-                client = client.add_root_certificate(certificate);
-            }
-        }
-        Ok(client.build()?)
+        let attempt = self.attempt.map(|attempt| attempt.to_string());
+        let attempt = attempt.as_deref().map(|attempt| ("attempt", attempt));
+        let path = ["v1", "nodes", &self.node, "boot-trace"];
+        self.access.reader()?.read(&path, attempt, LONGEST_TRACE).await
     }
 }
 

@@ -67,6 +67,9 @@ pub const DRIVERS: &[QueryArgument] =
 /// The attempt of a trace.
 pub const BOOT_TRACE: &[QueryArgument] = &[argument("attempt", 1)];
 
+/// Number of listed boots.
+pub const BOOTS: &[QueryArgument] = &[argument("limit", 1)];
+
 /// The reason for rejecting a query.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BadQuery {

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::address_book::{AddressBook, UnsavedAddresses};
+use crate::boot_progress::BootProgressTable;
 use crate::nodes::Nodes;
 
 /// Interval of forgetting ended attempts.
@@ -17,8 +18,13 @@ const TIDY_EVERY: Duration = Duration::from_secs(2);
 /// Retry interval: a worker holds a node for as long as it talks to the BMC.
 const SAVE_AGAIN: Duration = Duration::from_millis(250);
 
-/// Saves new addresses, and forgets those of ended attempts, until `end`.
-pub async fn run(addresses: AddressBook, nodes: Nodes, end: CancellationToken) {
+/// Saves new addresses, and forgets those and the progress of ended attempts, until `end`.
+pub async fn run(
+    addresses: AddressBook,
+    progress: BootProgressTable,
+    nodes: Nodes,
+    end: CancellationToken,
+) {
     // Attempts with a logged failure: saving is retried four times a second.
     let mut logged = HashSet::new();
     while !end.is_cancelled() {
@@ -26,6 +32,7 @@ pub async fn run(addresses: AddressBook, nodes: Nodes, end: CancellationToken) {
         let booting = nodes.index().booting();
         let live = booting.iter().filter_map(|node| Some(node.live_attempt()?.id)).collect();
         addresses.keep(&live);
+        progress.keep(&live);
         logged.retain(|attempt| live.contains(attempt));
         let rest = if addresses.to_save().is_empty() { TIDY_EVERY } else { SAVE_AGAIN };
         tokio::select! {

@@ -5,6 +5,7 @@
 
 mod address_book;
 pub mod address_writer;
+mod boot_progress;
 pub mod follower;
 mod index;
 mod later_boots;
@@ -14,6 +15,7 @@ mod test_nodes;
 pub mod trace;
 
 pub use address_book::AddressBook;
+pub use boot_progress::{BootProgressTable, FetchProgress, RunningFetch};
 pub use index::{FoundPort, NodeIndex};
 pub use later_boots::{LaterBoot, LaterBoots};
 pub use nodes::{Nodes, WorkUnderWay};

@@ -14,6 +14,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use crate::address_book::AddressBook;
+use crate::boot_progress::BootProgressTable;
 use crate::later_boots::{LaterBoot, LaterBoots};
 
 /// Capacity of the queue; further events are dropped, and the loss is logged.
@@ -32,6 +33,7 @@ pub struct Recorder {
     addresses: AddressBook,
     later_boots: LaterBoots,
     fetches: FetchEnds,
+    progress: BootProgressTable,
 }
 
 /// The nodes with a fetch of their instance's image since the last [`next`](Self::next); clones share them.
@@ -108,9 +110,18 @@ impl Recorder {
         let backlog = Backlog { recorded, numbers: numbers.clone(), hurry: hurry.clone(), written };
         let (lost, addresses) = (Arc::default(), AddressBook::default());
         let (later_boots, fetches) = (LaterBoots::default(), FetchEnds::default());
-        let written = already;
-        let recorder =
-            Self { queue, numbers, lost, hurry, written, addresses, later_boots, fetches };
+        let (written, progress) = (already, BootProgressTable::default());
+        let recorder = Self {
+            queue,
+            numbers,
+            lost,
+            hurry,
+            written,
+            addresses,
+            later_boots,
+            fetches,
+            progress,
+        };
         (recorder, backlog)
     }
 
@@ -128,6 +139,11 @@ impl Recorder {
     /// The nodes with a fetch of their instance's image.
     pub fn fetches(&self) -> &FetchEnds {
         &self.fetches
+    }
+
+    /// The progress of boots.
+    pub fn progress(&self) -> &BootProgressTable {
+        &self.progress
     }
 
     /// Records an event in the node's latest attempt, with the current time; nothing without an attempt.
@@ -165,6 +181,7 @@ impl Recorder {
         let mut numbers = locked(&self.numbers);
         let attempt = self.later_boots.attempt_of(node, attempt, &what);
         let event = BootEvent { at: Clock::process().now(), attempt, what };
+        self.progress.note(node, &event);
         if self.queue.try_send(Recorded { node: node.uuid, event }).is_err() {
             return false;
         }

@@ -6,6 +6,7 @@
 mod agent_calls;
 mod agents;
 mod boot_trace;
+mod boots;
 mod context;
 mod discovery;
 mod drivers;

@@ -3,6 +3,7 @@
 pub mod agents;
 pub mod api;
 pub mod bmcs;
+mod boot_overview;
 pub mod ca;
 pub mod check;
 pub mod config;

@@ -19,6 +19,7 @@ use providers::metrics::ProviderMetrics;
 use store::{FailureCounts, Health};
 use transport::http_server::metrics::HttpMetrics;
 
+use crate::boot_overview::BootOverview;
 use crate::dhcp::metrics::DhcpMetrics;
 
 /// The content type of OpenMetrics' text format.
@@ -37,11 +38,11 @@ pub struct DaemonMetrics {
 }
 
 impl DaemonMetrics {
-    /// Counters at 0, and those of a store.
-    #[must_use]
-    pub fn new(database: Health) -> Self {
+    /// Counters at 0, those of a store, and the boots.
+    pub(crate) fn new(database: Health, boots: BootOverview) -> Self {
         let mut registry = Registry::with_prefix("ferroboot");
         registry.register_collector(Box::new(DatabaseHealth(database)));
+        registry.register_collector(Box::new(boots));
         let dhcp = DhcpMetrics::default();
         dhcp.register(&mut registry);
         let providers = ProviderMetrics::default();

@@ -83,8 +83,8 @@ fn start(
         parts.start_infallible(|end| tftp.run(end));
     }
     let (addresses, index) = (recorder.addresses().clone(), nodes.index().clone());
-    let changed = nodes.clone();
-    parts.start_infallible(|end| nodes::address_writer::run(addresses, changed, end));
+    let (progress, changed) = (recorder.progress().clone(), nodes.clone());
+    parts.start_infallible(|end| nodes::address_writer::run(addresses, progress, changed, end));
     parts.start_infallible(|end| nodes::follower::run(nodes, end));
     parts.start_infallible(|end| workers.run(end));
     let (store, daemon, pools) = (base.store.clone(), base.daemon.clone(), base.pools.clone());

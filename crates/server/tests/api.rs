@@ -805,6 +805,37 @@ async fn a_bmc_that_refused_the_override_is_named_in_the_trace_at_once() {
 }
 
 #[tokio::test]
+async fn the_boots_under_way_are_listed_with_the_slowest_and_its_diagnosis() {
+    let mut service = Service::new().await;
+    let node = service.cleaning().await;
+    let refused = BootEventKind::Redfish {
+        purpose: RedfishPurpose::BootOverride,
+        method: "PATCH".to_owned().into(),
+        path: "/redfish/v1/Systems/1".into(),
+        status: Some(400),
+        error: Some("HttpBootUri is unknown".into()),
+    };
+    let attempt = node.attempt.as_ref().unwrap().id;
+    let event = BootEvent { at: Clock::process().now(), attempt, what: refused };
+    service.nodes.store().append_events(&[(node.uuid, event)]).await.unwrap();
+
+    let boots = service.send("GET", "/boots", None).await.body;
+
+    let stages = boots["stages"].as_object().unwrap();
+    assert_eq!(stages.values().map(|count| count.as_u64().unwrap()).sum::<u64>(), 1, "{boots}");
+    let slowest = &boots["slowest"][0];
+    assert_eq!(slowest["node_name"], "n1");
+    assert_eq!(stages.keys().next().unwrap(), slowest["stage"].as_str().unwrap());
+    assert_eq!(
+        slowest["diagnosis"]["text"],
+        "the BMC refused the boot override with status 400: HttpBootUri is unknown"
+    );
+    assert_eq!(service.send("GET", "/boots?limit=0", None).await.body["slowest"], json!([]));
+    service.send("GET", "/boots?limit=many", None).await.expect(400);
+    service.send("GET", "/boots?node=n1", None).await.expect(400);
+}
+
+#[tokio::test]
 async fn a_node_that_never_booted_has_an_empty_trace() {
     let service = Service::new().await;
     service.enroll("n1", json!({})).await;

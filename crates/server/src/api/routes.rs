@@ -19,7 +19,8 @@ use ironic::version::since;
 
 use super::context::ApiContext;
 use super::{
-    agents, boot_trace, discovery, drivers, management, nodes, ports, states, traits, unbuilt,
+    agents, boot_trace, boots, discovery, drivers, management, nodes, ports, states, traits,
+    unbuilt,
 };
 use crate::error::ApiError;
 
@@ -52,6 +53,8 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
     vec![
         get("/", 1, discovery::root).for_everyone(),
         get("/v1", 1, discovery::v1).for_everyone(),
+        // Not below /v1: clients of Ironic's API list its resources.
+        get("/boots", 1, boots::list),
         get("/v1/lookup", since::RAMDISK, agents::lookup).for_everyone(),
         post("/v1/heartbeat/{node}", since::RAMDISK, agents::heartbeat).for_everyone(),
         // Nodes.

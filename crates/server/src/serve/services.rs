@@ -16,6 +16,7 @@ use super::base::DaemonBase;
 use crate::api::guard::OperatorGuard;
 use crate::api::{ApiContext, ApiSettings};
 use crate::bmcs::DaemonBmcs;
+use crate::boot_overview::BootOverview;
 use crate::config::Config;
 use crate::dhcp::tftp::{self, Tftp};
 use crate::dhcp::{self, BootSources, BootingStrangers, IndexView, Observers};
@@ -62,7 +63,12 @@ impl Services {
         let tftp = open_tftp(config, state_dir, dhcp.addresses(), &recorder).await?;
         let urls = config.urls(dhcp.addresses().first().copied());
         let boot_sets = BootSets::look(&config.boot.boot_sets_in(state_dir));
-        let metrics = DaemonMetrics::new(base.store.health().clone());
+        let overview = BootOverview {
+            index: nodes.index().clone(),
+            progress: recorder.progress().clone(),
+            loader: config.boot.http_loader,
+        };
+        let metrics = DaemonMetrics::new(base.store.health().clone(), overview);
         let providers = Providers::open(
             config.dhcp.boot_answer_service(),
             urls.clone(),
