@@ -31,6 +31,7 @@ const OURS: Layers = Layers {
         ("transport", &[]),
         ("certificates", &["transport"]),
         ("bmcs", &["hardware", "redfish", "transport"]),
+        ("agents", &["provision", "ironic", "store", "transport"]),
         ("artifacts", &["hardware", "provision", "efi", "netboot", "nodes", "transport"]),
         (
             "providers",
@@ -51,6 +52,7 @@ const OURS: Layers = Layers {
                 "transport",
                 "certificates",
                 "bmcs",
+                "agents",
                 "artifacts",
                 "providers",
             ],
@@ -72,6 +74,7 @@ const OURS: Layers = Layers {
                 "transport",
                 "certificates",
                 "bmcs",
+                "agents",
                 "artifacts",
                 "providers",
                 "server",

@@ -10,6 +10,7 @@ use http::StatusCode;
 use ironic::agent::{HeartbeatBody, Lookup, MIN_TOKEN_LEN, VERIFY_CA_MINOR};
 use ironic::field::MASKED;
 use jiff::Timestamp;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 use tokio_rustls::TlsAcceptor;
 use tracing::{debug, info, warn};
@@ -17,6 +18,7 @@ use url::Host;
 use uuid::Uuid;
 
 use crate::api::{CallError, Greeting, IronicClient};
+use crate::channel::CommandChannel;
 use crate::clock;
 use crate::cmdline::AgentOptions;
 use crate::effects::CommandEffects;
@@ -92,22 +94,38 @@ impl RamdiskAgent {
         let token = self.token(&lookup)?;
 
         let certificate = self.keeper.certificate(self.advertised(address))?;
+        let mut heartbeat = self.heartbeat(address, &certificate, &token, greeting.minor);
+        let interval = Duration::from_secs(lookup.config.heartbeat_timeout.max(1).into());
+        let accepted = Notify::new();
+        if lookup.config.ferroboot_channel.is_some() {
+            let key = self.keeper.channel_key()?;
+            heartbeat.ferroboot_channel_key = Some(key.clone());
+            info!("commands are fetched: port {} stays closed", self.options.listen_port);
+            let channel = CommandChannel::new(api.clone(), node, key, self.effects.clone());
+            let channel = async {
+                // The service knows the key from the first heartbeat on.
+                accepted.notified().await;
+                channel.run().await
+            };
+            return tokio::select! {
+                never = channel => match never {},
+                never = self.heartbeats(&api, node, &heartbeat, greeting.minor, interval, &accepted) => never,
+            };
+        }
         let tls = TlsAcceptor::from(certificate.tls()?);
         let listener = listen::bind(self.options.listen_port)
             .await
             .with_context(|| format!("opening port {}", self.options.listen_port))?;
-        let heartbeat = self.heartbeat(address, &certificate, &token, greeting.minor);
         info!("commands are taken at {}", heartbeat.callback_url);
 
         let effects = self.effects.clone();
         let served = CommandServer { effects, token: token.into(), started: Timestamp::now() };
-        let interval = Duration::from_secs(lookup.config.heartbeat_timeout.max(1).into());
         tokio::select! {
             ended = listen::serve(listener, tls, served) => {
                 ended.context("serving commands")?;
                 bail!("the command API ended");
             }
-            never = self.heartbeats(&api, node, &heartbeat, greeting.minor, interval) => never,
+            never = self.heartbeats(&api, node, &heartbeat, greeting.minor, interval, &accepted) => never,
         }
     }
 
@@ -212,12 +230,14 @@ impl RamdiskAgent {
         heartbeat: &HeartbeatBody,
         minor: u16,
         timeout: Duration,
+        accepted: &Notify,
     ) -> Result<Infallible> {
         let mut failures = 0;
         let mut first = true;
         loop {
             let pause = match api.heartbeat(node, heartbeat, minor).await {
                 Ok(()) => {
+                    accepted.notify_one();
                     if first || failures > 0 {
                         info!("the first heartbeat was accepted");
                     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use hardware::Mac;
 use ironic::agent::{HeartbeatBody, Lookup, Root, TOKEN_MINOR, VERIFY_CA_MINOR};
+use ironic::agent_channel::{self, AgentCallAnswer, FetchedAgentCall};
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
-use reqwest::header::DATE;
+use reqwest::header::{DATE, RETRY_AFTER};
 use reqwest::{Certificate, Client, ClientBuilder, Response, StatusCode};
 use rustls::CertificateError;
 use serde::de::DeserializeOwned;
@@ -18,6 +19,9 @@ use url::Url;
 use uuid::Uuid;
 
 use crate::cmdline::AgentOptions;
+
+/// Time limit of a request for a call: more than the service lets it wait, by as much as a slow network needs.
+const CALL_WAIT: Duration = Duration::from_secs(agent_channel::WAIT_SECS + 20);
 
 /// Size limit of an answer in bytes. A node in a lookup's answer has at most 256 KiB.
 const ANSWER_LIMIT: usize = 1 << 20;
@@ -74,6 +78,18 @@ pub struct Greeting {
     pub now: Option<Timestamp>,
 }
 
+/// The answer to a request for the next call to this agent.
+#[derive(Debug)]
+pub enum NextCall {
+    /// A call.
+    Call(FetchedAgentCall),
+    /// There is none; the last answer has arrived.
+    Nothing {
+        /// The time until the next request.
+        ask_after: Duration,
+    },
+}
+
 impl IronicClient {
     /// A client of the API at `url`. CAs in `authorities` (PEM) are trusted besides the public ones.
     ///
@@ -126,6 +142,7 @@ impl IronicClient {
             .client
             .get(format!("{}/v1/lookup", self.base))
             .header(VERSION_HEADER, format!("1.{}", minor.min(TOKEN_MINOR)))
+            .header(agent_channel::HEADER, agent_channel::VERSION)
             .query(&query);
         json(self.send(request).await?).await
     }
@@ -147,6 +164,35 @@ impl IronicClient {
             .header(VERSION_HEADER, format!("1.{minor}"))
             .json(heartbeat);
         self.send(request).await.map(drop)
+    }
+
+    /// Passes the answer to the last call, if there is one, and fetches the next call; waits for it if there is no
+    /// answer to pass.
+    ///
+    /// # Errors
+    ///
+    /// 404 if the service does not expect this agent (any more).
+    pub async fn next_call(
+        &self,
+        node: Uuid,
+        key: &str,
+        answer: Option<&AgentCallAnswer>,
+    ) -> Result<NextCall, CallError> {
+        let request = self
+            .client
+            .post(format!("{}/v1/heartbeat/{node}/calls", self.base))
+            .header(VERSION_HEADER, format!("1.{TOKEN_MINOR}"))
+            .header(agent_channel::KEY_HEADER, key)
+            .timeout(CALL_WAIT);
+        let request = match answer {
+            Some(answer) => request.json(answer),
+            None => request,
+        };
+        let response = self.send(request).await?;
+        if response.status() == StatusCode::NO_CONTENT {
+            return Ok(NextCall::Nothing { ask_after: seconds_of(&response) });
+        }
+        Ok(NextCall::Call(json(response).await?))
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Response, CallError> {
@@ -207,6 +253,13 @@ fn fault(body: &str) -> String {
     let message = decoded.as_ref().unwrap_or(message);
     let words = message["faultstring"].as_str().unwrap_or(body);
     words.chars().take(300).collect()
+}
+
+/// `Retry-After` in seconds, at most a minute.
+fn seconds_of(response: &Response) -> Duration {
+    let seconds = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+    let seconds: u64 = seconds.and_then(|text| text.parse().ok()).unwrap_or(0);
+    Duration::from_secs(seconds.min(60))
 }
 
 fn time_of(response: &Response) -> Option<Timestamp> {

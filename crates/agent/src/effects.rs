@@ -4,12 +4,13 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ironic::agent::CommandError;
+use ironic::agent::{Command, CommandError, CommandList, CommandRequest};
 use nix::sys::reboot::{RebootMode, reboot};
 use nix::unistd;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 use tracing::{error, info};
+use uuid::Uuid;
 
 use crate::action::AgentAction;
 use crate::clean::{self, CleaningTarget};
@@ -43,6 +44,10 @@ impl AgentHost {
     }
 }
 
+/// A refused command: the HTTP status, and the reason.
+#[derive(Debug)]
+pub struct Refusal(pub u16, pub String);
+
 /// Executes the actions of commands.
 #[derive(Debug, Clone)]
 pub struct CommandEffects {
@@ -61,8 +66,32 @@ impl CommandEffects {
         Self { commands: Commands::default(), ended: Arc::default(), machine, host, log }
     }
 
+    /// All commands, oldest first: `GET /v1/commands/`.
+    pub fn list(&self) -> CommandList {
+        CommandList { commands: self.commands.list() }
+    }
+
+    /// Starts a command: `POST /v1/commands/`.
+    ///
+    /// # Errors
+    ///
+    /// It is unknown or malformed, or another command runs.
+    pub fn start(&self, request: CommandRequest) -> Result<Command, Refusal> {
+        let action =
+            AgentAction::parse(&request).map_err(|(status, words)| Refusal(status, words))?;
+        let id = Uuid::new_v4().to_string();
+        let name = request.name.split_once('.').map_or("", |(_, command)| command);
+        let running = self
+            .commands
+            .start(id.clone(), name, request.params)
+            .map_err(|fault| Refusal(409, fault.faultstring))?;
+        info!("Ironic requests {}", request.name);
+        self.carry_out(action, running);
+        self.commands.find(&id).ok_or_else(|| Refusal(500, "the command is gone".to_owned()))
+    }
+
     /// Starts `action`. Long work continues after the return.
-    pub fn carry_out(&self, action: AgentAction, running: RunningCommand) {
+    fn carry_out(&self, action: AgentAction, running: RunningCommand) {
         match action {
             AgentAction::CollectSystemLogs => {
                 let log = self.log.clone();

@@ -1,6 +1,6 @@
-//! The agent's identity towards Ironic: its token, and the certificate of its command API.
+//! The agent's identity towards Ironic: its token, the certificate of its command API, the key of its channel.
 //!
-//! Both are kept in `/run`, so that a restarted agent has the same identity.
+//! They are kept in `/run`, so that a restarted agent has the same identity.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -50,6 +50,21 @@ impl Keeper {
     /// It cannot be written.
     pub fn keep_token(&self, token: &str) -> Result<()> {
         self.write("token", token)
+    }
+
+    /// The key of the channel to the service: an earlier run's, or a new random one.
+    ///
+    /// # Errors
+    ///
+    /// It cannot be written.
+    pub fn channel_key(&self) -> Result<String> {
+        const NAME: &str = "channel-key";
+        if let Ok(key) = fs::read_to_string(self.0.join(NAME)) {
+            return Ok(key);
+        }
+        let key = format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>());
+        self.write(NAME, &key)?;
+        Ok(key)
     }
 
     /// The certificate for this address: an earlier run's, or a new one.
@@ -128,10 +143,14 @@ mod tests {
         let keeper = Keeper::new(folder.path()).unwrap();
         let first = keeper.certificate(address).unwrap();
         keeper.keep_token("0123456789abcdef0123456789abcdef").unwrap();
+        let key = keeper.channel_key().unwrap();
 
         let keeper = Keeper::new(folder.path()).unwrap();
         assert_eq!(keeper.certificate(address).unwrap().pem, first.pem);
         assert_eq!(keeper.token().unwrap(), "0123456789abcdef0123456789abcdef");
         assert!(first.tls().is_ok());
+        assert_eq!(keeper.channel_key().unwrap(), key);
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(Keeper::new(other.path()).unwrap().channel_key().unwrap(), key);
     }
 }

@@ -3,6 +3,7 @@
 pub mod action;
 pub mod agent;
 pub mod api;
+pub mod channel;
 pub mod clean;
 pub mod clock;
 pub mod cmdline;

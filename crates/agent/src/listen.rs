@@ -23,11 +23,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
-use tracing::{debug, info};
-use uuid::Uuid;
+use tracing::debug;
 
-use crate::action::{self, AgentAction};
-use crate::effects::CommandEffects;
+use crate::action;
+use crate::effects::{CommandEffects, Refusal};
 
 /// Number of connections. Ironic opens one or two; more come from other clients.
 const CONNECTIONS: usize = 64;
@@ -113,9 +112,6 @@ fn routes(served: CommandServer) -> Router {
         .with_state(served)
 }
 
-/// An error, with its status.
-struct Refusal(u16, String);
-
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -195,7 +191,7 @@ async fn commands(
     Query(parameters): Query<Parameters>,
 ) -> Result<Json<CommandList>, Refusal> {
     served.authorize(&parameters)?;
-    Ok(Json(CommandList { commands: served.effects.commands.list() }))
+    Ok(Json(served.effects.list()))
 }
 
 async fn command(
@@ -214,18 +210,8 @@ async fn run(
 ) -> Result<Response, Refusal> {
     served.authorize(&parameters)?;
     let request = action::request(&body).map_err(|fault| Refusal(400, fault.faultstring))?;
-    let action = AgentAction::parse(&request).map_err(|(status, words)| Refusal(status, words))?;
-
-    let id = Uuid::new_v4().to_string();
-    let name = request.name.split_once('.').map_or("", |(_, command)| command);
-    let running = served
-        .effects
-        .commands
-        .start(id.clone(), name, request.params)
-        .map_err(|fault| Refusal(409, fault.faultstring))?;
-    info!("Ironic requests {}", request.name);
-    served.effects.carry_out(action, running);
-    outcome(&served, &id, &parameters).await
+    let command = served.effects.start(request)?;
+    outcome(&served, &command.id, &parameters).await
 }
 
 async fn outcome(

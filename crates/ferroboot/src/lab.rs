@@ -16,6 +16,7 @@ pub mod process;
 mod shell;
 
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::str;
@@ -34,7 +35,7 @@ pub use self::command::LabCommand;
 use self::daemon::{DaemonNetwork, daemon_network};
 pub use self::machine::BMC;
 use self::machine::LabMachine;
-use self::neighbour::Neighbour;
+use self::neighbour::{Neighbour, NeighbourNamespace};
 use self::network::LabNetwork;
 use self::process::{Process, READY};
 use crate::service::runtime;
@@ -123,13 +124,14 @@ impl Lab {
         let neighbour = plan.neighbour.map(|neighbour| neighbour.start(plan.network, &dir));
         let neighbour = neighbour.transpose()?;
         let bridge = plan.neighbour.map_or(network::BRIDGE, Neighbour::bridge_of_machines);
-        network::plug_in(&plan.machines, bridge)?;
+        let site = neighbour.as_ref().and_then(|neighbour| neighbour.site.as_ref());
+        network::plug_in(&plan.machines, bridge, site)?;
         for machine in &plan.machines {
             disk::make_used(&machine.disk(&dir))?;
         }
         // Installs the TLS provider, which every client needs.
         let runtime = runtime()?;
-        let bmc = plan.own_bmc.then(|| start_bmc(&plan, &dir)).transpose();
+        let bmc = plan.own_bmc.then(|| start_bmc(&plan, &dir, site)).transpose();
         let bmc = bmc.context("the BMC emulator does not start")?;
         let mut lab = Self {
             plan,
@@ -155,7 +157,7 @@ impl Lab {
         serve.arg("--ramdisk").arg(&self.plan.ramdisk);
         let mut settings = self.plan.settings.clone();
         if self.plan.own_dhcp {
-            match daemon_network(self.plan.network, self.plan.neighbour) {
+            match daemon_network(self.plan.network, self.plan.neighbour, &self.dir) {
                 DaemonNetwork::Argument(dhcp) => _ = serve.arg("--dhcp").arg(dhcp),
                 DaemonNetwork::Settings(dhcp) => settings += &dhcp,
             }
@@ -319,11 +321,14 @@ impl Lab {
     }
 }
 
-fn start_bmc(plan: &Plan, dir: &Path) -> Result<Process> {
+fn start_bmc(plan: &Plan, dir: &Path, site: Option<&NeighbourNamespace>) -> Result<Process> {
     let path = dir.join("bmc.toml");
-    fs::write(&path, machine::bmc_configuration(&plan.machines, BMC, dir))
+    // In a site, the router forwards a port to the BMC.
+    let listen = site.map_or(BMC, |_| SocketAddr::from((Ipv4Addr::UNSPECIFIED, BMC.port())));
+    fs::write(&path, machine::bmc_configuration(&plan.machines, listen, dir))
         .with_context(|| format!("cannot write {}", path.display()))?;
-    let mut bmc = std::process::Command::new(&plan.ferroboot);
+    let here = || std::process::Command::new(&plan.ferroboot);
+    let mut bmc = site.map_or_else(here, |site| site.inside(&plan.ferroboot));
     bmc.arg("bmc").arg("--config").arg(&path);
     Process::start(&mut bmc, READY, &dir.join("bmc.log"))
 }

@@ -16,6 +16,7 @@ use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
 
+use crate::agent_channel;
 use crate::field::{ClientView, MASKED};
 use crate::node;
 
@@ -76,6 +77,9 @@ pub struct LookupConfig {
     pub permitted_image_formats: Vec<String>,
     /// Least TLS version of the command API: `1.2` or `1.3`.
     pub tls_min_version: Option<String>,
+    /// Version of the [channel](crate::agent_channel) that the service offers; only in answers to agents that ask for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ferroboot_channel: Option<u32>,
     /// All other settings, unchanged.
     #[serde(flatten)]
     pub other: Map<String, Value>,
@@ -92,6 +96,7 @@ impl Default for LookupConfig {
             disable_deep_image_inspection: false,
             permitted_image_formats: ["raw", "gpt", "qcow2", "iso"].map(str::to_owned).into(),
             tls_min_version: None,
+            ferroboot_channel: None,
             other: Map::new(),
         }
     }
@@ -117,6 +122,9 @@ pub struct HeartbeatBody {
     /// The message of the status (1.72).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_status_message: Option<String>,
+    /// The key by which the agent fetches the calls to it; only to a service that [offers](crate::agent_channel) that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ferroboot_channel_key: Option<String>,
 }
 
 /// Body of `POST /v1/commands/`: a command for the agent.
@@ -338,13 +346,15 @@ pub fn lookup_addresses(query: &str, addresses: Option<&str>) -> Result<Vec<Mac>
     Ok(macs)
 }
 
-/// The answer to a lookup for `node`; with its token, if this lookup may have it.
+/// The answer to a lookup for `node`; with its token, if this lookup may have it, and with the offer of a
+/// [channel](crate::agent_channel), if the agent asks for it.
 #[must_use]
 pub fn lookup(
     node: &Node,
     token: Option<&Secret>,
     view: &ClientView,
     heartbeat_timeout: u32,
+    asks_for_channel: bool,
 ) -> Lookup {
     let map = |value: Value| value.as_object().cloned().unwrap_or_default();
     let links = view.links(&format!("nodes/{}", node.uuid));
@@ -360,6 +370,7 @@ pub fn lookup(
             heartbeat_timeout,
             agent_token: Some(token.map_or(MASKED, |token| &token.0).to_owned()),
             tls_min_version: Some("1.3".to_owned()),
+            ferroboot_channel: asks_for_channel.then_some(agent_channel::VERSION),
             other: map(upstreams_settings()),
             ..LookupConfig::default()
         },
@@ -391,6 +402,8 @@ const LONGEST_VERSION: usize = 128;
 const LONGEST_CERTIFICATE: usize = 16 * 1024;
 /// Longest token, in bytes. Ours have 43.
 const LONGEST_TOKEN: usize = 512;
+/// Least length of a channel's key, in bytes. Ours have 43.
+const LEAST_CHANNEL_KEY: usize = 32;
 /// Longest status, in bytes.
 const LONGEST_STATUS: usize = 64;
 /// Longest message of a status, in bytes.
@@ -417,6 +430,11 @@ pub enum BadHeartbeat {
     /// Its version has control characters.
     #[error("Schema error for heartbeat: agent_version has control characters")]
     ControlCharacters,
+    /// The key of its channel is short enough to be guessed.
+    #[error(
+        "Schema error for heartbeat: ferroboot_channel_key must have {LEAST_CHANNEL_KEY} bytes at least"
+    )]
+    ShortChannelKey,
     /// It has no token.
     #[error("Agent token is required for heartbeat processing.")]
     NoToken,
@@ -459,6 +477,7 @@ pub fn heartbeat(
         callback_url,
         agent_version: body.agent_version.unwrap_or_else(|| "unknown".to_owned()),
         agent_verify_ca: body.agent_verify_ca,
+        channel_key: body.ferroboot_channel_key.map(Secret),
         at,
     })
 }
@@ -472,6 +491,7 @@ fn expect_short(body: &HeartbeatBody) -> Result<(), BadHeartbeat> {
         ("agent_verify_ca", body.agent_verify_ca.as_ref(), LONGEST_CERTIFICATE),
         ("agent_status", body.agent_status.as_ref(), LONGEST_STATUS),
         ("agent_status_message", body.agent_status_message.as_ref(), LONGEST_MESSAGE),
+        ("ferroboot_channel_key", body.ferroboot_channel_key.as_ref(), LONGEST_TOKEN),
     ];
     for (field, text, longest) in texts {
         if let Some(len) = text.map(String::len).filter(|len| *len > longest) {
@@ -480,6 +500,9 @@ fn expect_short(body: &HeartbeatBody) -> Result<(), BadHeartbeat> {
     }
     if body.agent_version.as_ref().is_some_and(|version| version.contains(char::is_control)) {
         return Err(BadHeartbeat::ControlCharacters);
+    }
+    if body.ferroboot_channel_key.as_ref().is_some_and(|key| key.len() < LEAST_CHANNEL_KEY) {
+        return Err(BadHeartbeat::ShortChannelKey);
     }
     Ok(())
 }
@@ -507,10 +530,39 @@ mod tests {
             base_url: "http://a".into(),
             host: "ferroboot".into(),
         };
-        let token = |token: Option<&Secret>| lookup(&node, token, &view, 300).config.agent_token;
+        let token =
+            |token: Option<&Secret>| lookup(&node, token, &view, 300, false).config.agent_token;
 
         assert_eq!(token(None).as_deref(), Some(MASKED));
         assert_eq!(token(Some(&Secret("t".repeat(43)))), Some("t".repeat(43)));
+    }
+
+    #[test]
+    fn only_an_agent_that_asks_for_a_channel_is_offered_one() {
+        let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        let view = ClientView {
+            version: Version::MAX,
+            base_url: "http://a".into(),
+            host: "ferroboot".into(),
+        };
+        let config = |asks| json!(lookup(&node, None, &view, 300, asks))["config"].clone();
+
+        assert_eq!(config(true)["ferroboot_channel"], json!(1));
+        assert_eq!(config(false).get("ferroboot_channel"), None);
+    }
+
+    #[test]
+    fn a_key_of_a_channel_that_could_be_guessed_is_refused() {
+        let read = |key: &str| {
+            let body = json!({
+                "callback_url": "https://192.0.2.7:9999", "agent_token": "t", "ferroboot_channel_key": key,
+            });
+            heartbeat(&body, true, Timestamp::UNIX_EPOCH).map(|heartbeat| heartbeat.channel_key)
+        };
+
+        assert_eq!(read(&"k".repeat(43)), Ok(Some(Secret("k".repeat(43)))));
+        assert_eq!(read("k"), Err(BadHeartbeat::ShortChannelKey));
+        assert!(matches!(read(&"k".repeat(600)), Err(BadHeartbeat::TooLong { .. })));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and end with a full stop.
 
 pub mod agent;
+pub mod agent_channel;
 pub mod boots;
 pub mod driver;
 pub mod error;

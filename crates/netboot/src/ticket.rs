@@ -145,6 +145,7 @@ mod tests {
             callback_url: "https://192.0.2.7:9999/".parse().unwrap(),
             version: "11.1".to_owned(),
             verify_ca: None,
+            channel_key: None,
             last_heartbeat: attempt.started_at,
         });
         let path = BootPath { ticket: TICKET, file: "boot.iso" };

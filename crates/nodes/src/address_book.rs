@@ -4,7 +4,7 @@
 //! Addresses are known at once. If the boot's token depends on them, they are also saved with the node, for a
 //! restarted daemon and for other daemons.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -36,7 +36,8 @@ struct SharedAddressBook {
 #[derive(Debug, Default)]
 struct Book {
     by_attempt: HashMap<Uuid, Page>,
-    by_address: HashMap<IpAddr, Uuid>,
+    /// Behind NAT, machines of several nodes share an address.
+    by_address: HashMap<IpAddr, BTreeSet<Uuid>>,
 }
 
 /// The addresses seen in one attempt.
@@ -129,8 +130,12 @@ impl AddressBook {
             page.addresses.add(fetched, leased);
             let is_new = page.addresses != before;
             page.is_to_save |= is_new && boots_own_iso(node, attempt);
-            for address in fetched.iter().chain(leased) {
-                book.by_address.insert(address.to_canonical(), node.uuid);
+            for address in fetched {
+                book.by_address.entry(address.to_canonical()).or_default().insert(node.uuid);
+            }
+            for address in leased {
+                // It is leased to nobody else any more.
+                book.by_address.insert(address.to_canonical(), BTreeSet::from([node.uuid]));
             }
             is_new
         });
@@ -146,9 +151,17 @@ impl AddressBook {
         })
     }
 
-    /// The node whose machine was last seen at this address, in a current boot.
+    /// The node whose machine was seen at this address in a current boot. None if there are several, as behind NAT.
     pub fn owner(&self, address: IpAddr) -> Option<Uuid> {
-        self.with(|book| book.by_address.get(&address.to_canonical()).copied())
+        self.with(|book| {
+            let nodes = book.by_address.get(&address.to_canonical())?;
+            nodes.first().copied().filter(|_| nodes.len() == 1)
+        })
+    }
+
+    /// Whether a machine of any current boot was seen at this address.
+    pub fn is_of_machines(&self, address: IpAddr) -> bool {
+        self.with(|book| book.by_address.contains_key(&address.to_canonical()))
     }
 
     /// Forgets all attempts but these.
@@ -157,10 +170,15 @@ impl AddressBook {
             book.by_attempt.retain(|attempt, _| live.contains(attempt));
             let pages = book.by_attempt.values();
             let kept: HashSet<_> = pages
-                .flat_map(|page| page.addresses.fetched.iter().chain(&page.addresses.leased))
-                .copied()
+                .flat_map(|Page { node, addresses, .. }| {
+                    let all = addresses.fetched.iter().chain(&addresses.leased);
+                    all.map(|address| (*address, *node))
+                })
                 .collect();
-            book.by_address.retain(|address, _| kept.contains(address));
+            book.by_address.retain(|address, nodes| {
+                nodes.retain(|node| kept.contains(&(*address, *node)));
+                !nodes.is_empty()
+            });
         });
     }
 
@@ -273,6 +291,24 @@ mod tests {
 
         assert_eq!(book.owner(IpAddr::from([192, 0, 2, 7])), None);
         assert_eq!(book.of(attempt), MachineAddresses::default());
+    }
+
+    #[test]
+    fn an_address_of_several_machines_is_none_of_theirs_until_one_is_left() {
+        let (book, one) = (AddressBook::default(), booting_node());
+        let mut other = booting_node();
+        other.uuid = Uuid::from_u128(99);
+        other.attempt.as_mut().unwrap().id = Uuid::from_u128(99);
+        let outside = IpAddr::from([192, 0, 2, 7]);
+
+        book.note(&one, &fetch(200, 9));
+        assert_eq!(book.owner(outside), Some(one.uuid));
+        book.note(&other, &fetch(200, 9));
+        assert_eq!(book.owner(outside), None);
+        assert!(book.is_of_machines(outside));
+
+        book.keep(&HashSet::from([other.live_attempt().unwrap().id]));
+        assert_eq!(book.owner(outside), Some(other.uuid));
     }
 
     fn node_with_an_own_iso() -> Node {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use url::Url;
 use uuid::Uuid;
 
+use crate::node::Secret;
 use crate::procedure::Verb;
 use crate::state::{PowerState, PowerTarget};
 use crate::step_failure::StepFailure;
@@ -210,6 +211,8 @@ pub struct Heartbeat {
     pub agent_version: String,
     /// The certificate of the command API, in PEM.
     pub agent_verify_ca: Option<String>,
+    /// The key by which the agent fetches the calls to it, if it does.
+    pub channel_key: Option<Secret>,
     /// The time of arrival, before any wait.
     pub at: Timestamp,
 }

@@ -120,6 +120,7 @@ mod tests {
             callback_url: "https://10.0.0.2:9999/".parse().unwrap(),
             version: String::new(),
             verify_ca: None,
+            channel_key: None,
             last_heartbeat: Timestamp::UNIX_EPOCH,
         });
         assert_eq!(after(155, &trace, &node), None);

@@ -300,6 +300,9 @@ pub struct Agent {
     pub version: String,
     /// The certificate of its command API, in PEM.
     pub verify_ca: Option<String>,
+    /// The key by which it fetches the calls to it; `None` if its command API is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_key: Option<Secret>,
     /// The time of its last call.
     pub last_heartbeat: Timestamp,
 }

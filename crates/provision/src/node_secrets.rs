@@ -36,6 +36,10 @@ pub fn visit_secrets<E>(
     if let Some(attempt) = &mut node.attempt {
         visit("attempt/ticket", NodeSecret::Text(&mut attempt.ticket.0))?;
         visit("attempt/agent_token", NodeSecret::Text(&mut attempt.agent_token.0))?;
+        let agent = attempt.agent.as_mut();
+        if let Some(key) = agent.and_then(|agent| agent.channel_key.as_mut()) {
+            visit("attempt/agent/channel_key", NodeSecret::Text(&mut key.0))?;
+        }
     }
     Ok(())
 }
@@ -49,7 +53,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::node::{Attempt, FreshAttempt, Secret};
+    use crate::node::{Agent, Attempt, FreshAttempt, Secret};
     use crate::{BootInterface, Procedure};
 
     fn object(value: Value) -> Map<String, Value> {
@@ -67,8 +71,15 @@ mod tests {
             "redfish_address": "https://192.0.2.9", "Redfish_Password": "s3cret", "a/b_secret": 7,
             "deep": { "auth_token": { "x": ["s3cret"] }, "list": [{ "passwd": "s3cret" }] }, "token": null,
         });
-        let begun =
+        let mut begun =
             Attempt::begun(fresh, Procedure::Clean, BootInterface::Http, Timestamp::UNIX_EPOCH);
+        begun.agent = Some(Agent {
+            callback_url: "https://192.0.2.7:9999".parse().unwrap(),
+            version: "1".to_owned(),
+            verify_ca: None,
+            channel_key: Some(Secret("s3cret".to_owned())),
+            last_heartbeat: Timestamp::UNIX_EPOCH,
+        });
         Node {
             driver_info: object(driver_info),
             instance_info: object(json!({ "configdrive": { "user_data": "s3cret" } })),
@@ -91,6 +102,7 @@ mod tests {
         assert_eq!(
             places,
             [
+                "attempt/agent/channel_key",
                 "attempt/agent_token",
                 "attempt/ticket",
                 "driver_info/Redfish_Password",

@@ -4,6 +4,7 @@
 //! reach. Handlers parse a request, apply a change through [`Nodes`](::nodes::Nodes), and return the result.
 
 mod agent_calls;
+mod agent_channel;
 mod agents;
 mod boot_trace;
 mod boots;
@@ -35,8 +36,12 @@ use crate::error::ApiError;
 /// Longest body on the API's port, in bytes. The largest bodies are a node's settings.
 pub(crate) const MAX_BODY: usize = 1024 * 1024;
 
-/// Longest body on the agents' port, in bytes. The largest is a heartbeat: some kilobytes, most of them a certificate.
-pub(crate) const MAX_AGENT_BODY: usize = 64 * 1024;
+/// Longest body on the agents' port, in bytes, but for answers to calls. The largest is a heartbeat: some kilobytes,
+/// most of them a certificate.
+const MAX_AGENT_BODY: usize = 64 * 1024;
+
+/// Longest body of an agent's answer to a call, in bytes.
+pub(crate) const MAX_AGENT_ANSWER: usize = ironic::agent_channel::LONGEST_ANSWER;
 
 /// All of the API, for the port of operators.
 pub fn router(api: ApiContext) -> Router {

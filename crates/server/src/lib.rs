@@ -1,6 +1,5 @@
 //! The daemon: API, DHCP and workers.
 
-pub mod agents;
 pub mod api;
 pub mod bmcs;
 mod boot_overview;

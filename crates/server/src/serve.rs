@@ -45,7 +45,10 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
         Some(tls) => tls.authority.clone(),
         None => config.tls.read_authority()?,
     };
-    let (services, backlog) = Services::open(&config, &base, authority.as_deref()).await?;
+    // The other connections are for lookups, heartbeats, and answers.
+    let waiting_agents = shares.agents / 2;
+    let (services, backlog) =
+        Services::open(&config, &base, authority.as_deref(), waiting_agents).await?;
     let ports = HttpPorts::listen(&config, shares, tls.as_ref())?;
     base.release_claims().await?;
 
@@ -77,7 +80,7 @@ fn start(
     ports.serve(&services, &services.api_context(config, base), &mut parts);
     let (sources, observers) = (services.boot_sources(config, base), services.observers());
     let workers = Workers::new(services.worker_context(config, base));
-    let Services { nodes, recorder, dhcp, tftp, guard, .. } = services;
+    let Services { nodes, recorder, dhcp, tftp, guard, mailbox, .. } = services;
     parts.start(|end| dhcp.run(sources, observers, end));
     for tftp in tftp {
         parts.start_infallible(|end| tftp.run(end));
@@ -86,6 +89,7 @@ fn start(
     let (progress, changed) = (recorder.progress().clone(), nodes.clone());
     parts.start_infallible(|end| nodes::address_writer::run(addresses, progress, changed, end));
     parts.start_infallible(|end| nodes::follower::run(nodes, end));
+    parts.start_infallible(|end| mailbox.follow(end));
     parts.start_infallible(|end| workers.run(end));
     let (store, daemon, pools) = (base.store.clone(), base.daemon.clone(), base.pools.clone());
     let foreign_pools = base.foreign_pools.clone();

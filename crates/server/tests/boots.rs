@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test, what cannot be unwrapped has failed")]
 
+mod agent_channel;
 mod backup;
 mod bmc;
 mod boot_set;

@@ -4,6 +4,7 @@
 //! here: [`Store::change`] takes the decision as a function, and saves the result (the node, its next work, its
 //! trace) in one transaction.
 
+mod agent_calls;
 mod authority;
 mod boot_changes;
 mod change;
@@ -26,6 +27,7 @@ mod sql;
 mod taken_node;
 mod work;
 
+pub use agent_calls::{AgentCallProgress, StoredAgentAnswer, StoredAgentCall};
 pub use authority::StoredAuthority;
 pub use change::Change;
 pub use clock::Clock;

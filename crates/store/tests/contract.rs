@@ -24,10 +24,11 @@ use provision::{
 use serde_json::json;
 use sqlx::{AnyPool, AssertSqlSafe};
 use store::{
-    Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError, DaemonIdentity,
-    DaemonPools, DaemonReservation, ListError, NodeChange, NodeFilter, NodeKey, NodeSort,
-    PoolRange, PortChangeError, PortError, PortFilter, PortKey, RegistrationError, Retention,
-    SavedPorts, SortDirection, Store, StoreError, StoredAuthority, WorkError,
+    AgentCallProgress, Change, ChangeError, ChangeNumber, ChangePage, ChangedPort, CreateNodeError,
+    DaemonIdentity, DaemonPools, DaemonReservation, ListError, NodeChange, NodeFilter, NodeKey,
+    NodeSort, PoolRange, PortChangeError, PortError, PortFilter, PortKey, RegistrationError,
+    Retention, SavedPorts, SortDirection, Store, StoreError, StoredAgentAnswer, StoredAgentCall,
+    StoredAuthority, WorkError,
 };
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -55,6 +56,8 @@ macro_rules! promises {
 
 promises![
     daemons_that_start_at_once_have_one_authority_whose_key_is_encrypted,
+    a_call_to_an_agent_is_fetched_until_it_is_answered_and_by_its_attempt_alone,
+    a_call_to_an_agent_replaces_the_one_before_and_goes_with_its_node,
     a_node_is_found_by_uuid_and_by_name,
     every_field_of_a_node_comes_back,
     a_second_node_of_the_same_name_uuid_or_instance_is_refused,
@@ -798,6 +801,7 @@ async fn nodes_of_the_version_before_are_followed(database: Database) {
         "DROP TABLE database_key",
         "DROP TABLE boot_changes",
         "DROP TABLE authority",
+        "DROP TABLE agent_calls",
         "DELETE FROM _sqlx_migrations WHERE version >= 2",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
@@ -1667,6 +1671,7 @@ async fn changes_that_only_the_trace_of_the_version_before_has_are_kept(database
     for undo in [
         "DROP TABLE boot_changes",
         "DROP TABLE authority",
+        "DROP TABLE agent_calls",
         "DELETE FROM _sqlx_migrations WHERE version >= 6",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
@@ -2137,6 +2142,7 @@ async fn version_without_pools(database: &Database) -> AnyPool {
         "ALTER TABLE daemons DROP COLUMN leases_until",
         "DROP TABLE boot_changes",
         "DROP TABLE authority",
+        "DROP TABLE agent_calls",
         "DELETE FROM _sqlx_migrations WHERE version >= 5",
     ] {
         sqlx::query(undo).execute(&pool).await.unwrap();
@@ -2212,6 +2218,58 @@ async fn daemons_that_start_at_once_have_one_authority_whose_key_is_encrypted(da
         sqlx::query_scalar("SELECT private_key FROM authority").fetch_one(&pool).await.unwrap();
     pool.close().await;
     assert!(key.starts_with("encrypted:"), "{key}");
+}
+
+async fn a_call_to_an_agent_is_fetched_until_it_is_answered_and_by_its_attempt_alone(
+    database: Database,
+) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await.uuid;
+    let call = agent_call(node, "list");
+    let other_attempt = Uuid::new_v4();
+    assert_eq!(store.agent_call(node, call.attempt).await.unwrap(), None);
+
+    store.add_agent_call(&call).await.unwrap();
+
+    assert_eq!(store.agent_call(node, other_attempt).await.unwrap(), None);
+    for _ in 0..2 {
+        assert_eq!(store.agent_call(node, call.attempt).await.unwrap(), Some(call.clone()));
+    }
+    let answer = |body: &str| StoredAgentAnswer { status: 200, body: body.to_owned() };
+    store.answer_agent_call(node, other_attempt, call.id, &answer("wrong")).await.unwrap();
+    store.answer_agent_call(node, call.attempt, Uuid::new_v4(), &answer("wrong")).await.unwrap();
+    assert_eq!(store.agent_answer(node, call.id).await.unwrap(), None);
+    for body in ["first", "again"] {
+        store.answer_agent_call(node, call.attempt, call.id, &answer(body)).await.unwrap();
+    }
+    assert_eq!(store.agent_answer(node, call.id).await.unwrap(), Some(answer("first")));
+    assert_eq!(store.agent_call(node, call.attempt).await.unwrap(), None);
+    let progress = AgentCallProgress { node, id: call.id, is_answered: true };
+    assert_eq!(store.agent_calls().await.unwrap(), [progress]);
+}
+
+async fn a_call_to_an_agent_replaces_the_one_before_and_goes_with_its_node(database: Database) {
+    let store = database.open().await;
+    let node = with_work(&store, "n").await.uuid;
+    let (first, second) = (agent_call(node, "list"), agent_call(node, "run"));
+    store.add_agent_call(&first).await.unwrap();
+    let answer = StoredAgentAnswer { status: 200, body: "{}".to_owned() };
+    store.answer_agent_call(node, first.attempt, first.id, &answer).await.unwrap();
+
+    store.add_agent_call(&second).await.unwrap();
+
+    assert_eq!(store.agent_answer(node, first.id).await.unwrap(), None);
+    assert_eq!(store.agent_call(node, second.attempt).await.unwrap(), Some(second.clone()));
+    store.remove_agent_call(node, first.id).await.unwrap();
+    assert_eq!(store.agent_calls().await.unwrap().len(), 1, "the first one is gone already");
+    store.delete_node(node, now(), |_| Ok::<_, Infallible>(())).await.unwrap();
+    assert_eq!(store.agent_calls().await.unwrap(), []);
+    assert!(store.add_agent_call(&second).await.is_err(), "there is no such node");
+}
+
+fn agent_call(node: Uuid, call: &str) -> StoredAgentCall {
+    let (id, attempt) = (Uuid::new_v4(), Uuid::new_v4());
+    StoredAgentCall { id, node, attempt, call: call.to_owned() }
 }
 
 async fn join<T>(tasks: impl Iterator<Item = tokio::task::JoinHandle<T>>) -> Vec<T> {

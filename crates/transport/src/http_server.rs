@@ -159,6 +159,17 @@ impl Caller {
     }
 }
 
+/// An extension of a request: its connection, whose owner may be known before there is an answer.
+#[derive(Clone, Debug)]
+pub struct ConnectionOwner(Arc<ConnectionPlace>);
+
+impl ConnectionOwner {
+    /// The peer has proved to be the machine of this node: its connection counts for the node from now on.
+    pub fn is_node(&self, node: Uuid) {
+        self.0.is_for(node);
+    }
+}
+
 /// An answer, and its meaning for the connection.
 pub struct Answered<B> {
     /// The HTTP response.
@@ -349,6 +360,7 @@ impl<S: HttpService> Handler<S> {
             RequestBody::new(incoming, limit, time, share.clone(), Arc::clone(held))
         });
         request.extensions_mut().insert(ConnectInfo(caller.remote));
+        request.extensions_mut().insert(ConnectionOwner(Arc::clone(held)));
         let mut answered = self.service.answer(request, caller).await;
         // Held until now: the parsed body may be larger than the body.
         drop(share);

@@ -1,8 +1,9 @@
 //! The network configuration of a lab's daemon.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
-use super::neighbour::Neighbour;
+use super::neighbour::{Neighbour, dnsmasq_folders};
 use super::network::{BRIDGE, LabNetwork};
 
 /// The place of a network in the daemon's configuration.
@@ -13,9 +14,20 @@ pub(super) enum DaemonNetwork {
     Settings(String),
 }
 
-/// The configuration of this network for the daemon.
-pub(super) fn daemon_network(network: LabNetwork, neighbour: Option<Neighbour>) -> DaemonNetwork {
+/// The configuration of this network for the daemon of the lab in `dir`.
+pub(super) fn daemon_network(
+    network: LabNetwork,
+    neighbour: Option<Neighbour>,
+    dir: &Path,
+) -> DaemonNetwork {
     match neighbour {
+        Some(Neighbour::Nat) => {
+            let [hosts, options] = dnsmasq_folders(dir);
+            DaemonNetwork::Settings(format!(
+                "[dhcp]\nprovider = \"dnsmasq\"\n[dhcp.dnsmasq]\ndhcp_hostsdir = {hosts:?}\n\
+                 dhcp_optsdir = {options:?}\n"
+            ))
+        }
         None => {
             let pools: Vec<_> = network.pools().into_iter().map(|(_, pool)| pool).collect();
             DaemonNetwork::Argument(format!("{BRIDGE}={}", pools.join(",")))

@@ -1,7 +1,9 @@
 //! Other hosts in the lab's network: third-party programs, in a separate network namespace.
 
+use std::ffi::OsStr;
 use std::fs;
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,6 +13,26 @@ use super::process::Process;
 
 /// The daemon's host name, if there is a name server.
 pub const NAME: &str = "boot.lab.example";
+
+/// The BMC of machines behind NAT, as the daemon reaches it.
+pub const BMC_BEHIND_NAT: SocketAddr = SocketAddr::new(OUTSIDE, 8000);
+
+/// The address that all machines behind NAT share outside of their site.
+pub const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 77, 0, 2));
+
+/// The router's rules: the site's connections get its outer address, and the BMC's port is forwarded.
+const NAT: &str = "\
+table ip nat {
+    chain prerouting {
+        type nat hook prerouting priority dstnat;
+        iifname near tcp dport 8000 dnat to 10.78.0.2:8000
+    }
+    chain postrouting {
+        type nat hook postrouting priority srcnat;
+        oifname near masquerade
+    }
+}
+";
 
 /// A third-party program in the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,19 +46,25 @@ pub enum Neighbour {
     NameServer,
     /// radvd sends the IPv6 advertisements instead of the daemon.
     Router,
+    /// A router with NAT, and behind it a site with the machines and their BMC: from the daemon there is no way into the
+    /// site but the forwarded port of the BMC, at [`BMC_BEHIND_NAT`]. dnsmasq leases the site's addresses; the daemon
+    /// configures it.
+    Nat,
 }
 
 /// The processes of a neighbour.
 #[derive(Debug)]
 pub(super) struct RunningNeighbour {
     _programs: Vec<Process>,
+    /// The namespace of the machines and their BMC, if it is not the daemon's.
+    pub(super) site: Option<NeighbourNamespace>,
 }
 
 impl Neighbour {
     /// The bridge of the machines.
     pub(super) fn bridge_of_machines(self) -> &'static str {
         match self {
-            Self::Relay => MACHINES,
+            Self::Relay | Self::Nat => MACHINES,
             Self::DhcpServer | Self::NameServer | Self::Router => BRIDGE,
         }
     }
@@ -44,13 +72,16 @@ impl Neighbour {
     /// Starts it; its log is in `dir`.
     pub(super) fn start(self, network: LabNetwork, dir: &Path) -> Result<RunningNeighbour> {
         let house = NeighbourNamespace::build(dir)?;
+        let site = (self == Self::Nat).then(|| NeighbourNamespace::build(dir)).transpose()?;
         let programs = match self {
             Self::Relay => relay(&house, network, dir)?,
             Self::DhcpServer => vec![dhcp_server(&house, dir)?],
             Self::NameServer => vec![name_server(&house, network, dir)?],
             Self::Router => vec![router(&house, dir)?],
+            Self::Nat => vec![nat(&house, site.as_ref().context("NAT has a site")?, dir)?],
         };
-        Ok(RunningNeighbour { _programs: programs.into_iter().chain([house.holder]).collect() })
+        let programs = programs.into_iter().chain([house.holder]).collect();
+        Ok(RunningNeighbour { _programs: programs, site })
     }
 }
 
@@ -105,6 +136,54 @@ fn router(house: &NeighbourNamespace, dir: &Path) -> Result<Process> {
     house.number("near", "fd77::2/64")?;
     house.forward()?;
     house.radvd("near", "fd77::/64", dir)
+}
+
+fn nat(house: &NeighbourNamespace, site: &NeighbourNamespace, dir: &Path) -> Result<Process> {
+    house.connect("near", BRIDGE)?;
+    house.number("near", "10.77.0.2/24")?;
+    let (house_id, site_id) = (house.holder.id(), site.holder.id());
+    network::ip(&format!(
+        "link add far netns {house_id} type veth peer name to-far netns {site_id}\n"
+    ))?;
+    house.number("far", "10.78.0.1/24")?;
+    house.run("ip", &["link", "set", "far", "up"])?;
+    site.run("ip", &["link", "add", MACHINES, "type", "bridge"])?;
+    site.run("ip", &["link", "set", "to-far", "master", MACHINES, "up"])?;
+    site.number(MACHINES, "10.78.0.2/24")?;
+    site.run("ip", &["link", "set", MACHINES, "up"])?;
+    site.run("ip", &["route", "add", "default", "via", "10.78.0.1"])?;
+    house.forward()?;
+    let rules = dir.join("nat.nft");
+    fs::write(&rules, NAT).with_context(|| format!("cannot write {}", rules.display()))?;
+    let rules = rules.to_str().context("the lab's folder has an odd name")?;
+    house.run("nft", &["-f", rules]).context("the router's rules (package nftables)")?;
+    let folders = dnsmasq_folders(dir);
+    for folder in &folders {
+        fs::create_dir(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    }
+    let [hosts, options] = folders.map(|folder| folder.display().to_string());
+    // As described in the book.
+    house.dnsmasq(
+        &[
+            "--port=0",
+            "--interface=far",
+            "--no-ping",
+            "--dhcp-range=10.78.0.100,10.78.0.199,1h",
+            &format!("--dhcp-hostsdir={hosts}"),
+            &format!("--dhcp-optsdir={options}"),
+            "--dhcp-vendorclass=set:ferroboot-http,HTTPClient",
+            "--dhcp-match=set:ferroboot-x64,option:client-arch,16",
+            "--dhcp-match=set:ipxe,175",
+            "--dhcp-userclass=set:ipxe,iPXE",
+            "--dhcp-ignore=tag:ironic,tag:ferroboot-http,tag:!ferroboot-boot",
+        ],
+        dir,
+    )
+}
+
+/// The folders by which the daemon configures dnsmasq: of hosts and of options.
+pub(super) fn dnsmasq_folders(dir: &Path) -> [PathBuf; 2] {
+    ["dhcp-hosts", "dhcp-options"].map(|name| dir.join(name))
 }
 
 /// A network namespace, which exists as long as a process in it.
@@ -195,7 +274,8 @@ impl NeighbourNamespace {
         Ok(())
     }
 
-    fn inside(&self, program: &str) -> Command {
+    /// A command that runs `program` inside.
+    pub(super) fn inside(&self, program: impl AsRef<OsStr>) -> Command {
         let mut inside = Command::new("nsenter");
         inside.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg("--").arg(program);
         inside

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use super::machine::LabMachine;
+use super::neighbour::NeighbourNamespace;
 
 /// The bridge.
 pub const BRIDGE: &str = "lab0";
@@ -75,11 +76,15 @@ pub(super) fn build(network: LabNetwork) -> Result<()> {
     ip(&format!("{script}link set {BRIDGE} up\n"))
 }
 
-/// Connects the machines to a bridge.
+/// Connects the machines to a bridge, which may be in a site's namespace.
 ///
 /// # Errors
 /// The error output of `ip`.
-pub(super) fn plug_in(machines: &[LabMachine], bridge: &str) -> Result<()> {
+pub(super) fn plug_in(
+    machines: &[LabMachine],
+    bridge: &str,
+    site: Option<&NeighbourNamespace>,
+) -> Result<()> {
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
     let mut script = String::new();
@@ -87,7 +92,7 @@ pub(super) fn plug_in(machines: &[LabMachine], bridge: &str) -> Result<()> {
         let tap = machine.tap();
         script += &format!("tuntap add {tap} mode tap\nlink set {tap} master {bridge} up\n");
     }
-    ip(&script)
+    run_ip(site.map_or_else(|| Command::new("ip"), |site| site.inside("ip")), &script)
 }
 
 /// Runs the lines of a script with `ip`.
@@ -95,7 +100,11 @@ pub(super) fn plug_in(machines: &[LabMachine], bridge: &str) -> Result<()> {
 /// # Errors
 /// Its error output.
 pub(super) fn ip(script: &str) -> Result<()> {
-    let mut ip = Command::new("ip")
+    run_ip(Command::new("ip"), script)
+}
+
+fn run_ip(mut ip: Command, script: &str) -> Result<()> {
+    let mut ip = ip
         .args(["-batch", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())

@@ -15,6 +15,7 @@ mod instances;
 mod leases;
 mod main_job;
 mod matrix;
+mod nat;
 mod neighbours;
 mod platforms;
 mod providers;

@@ -11,7 +11,7 @@ use crate::addresses::{ForeignLookup, TOKEN_AGAIN, belongs, boots_own_iso};
 use crate::agent_extension::AgentExtension;
 use crate::event::{AgentLookup, Heartbeat, Work};
 use crate::machine_addresses::{MachineAddresses, TokenHolder};
-use crate::node::{Agent, Attempt};
+use crate::node::{Agent, Attempt, Secret};
 use crate::position::Position;
 use crate::procedure::{Boots, ProcedureRow, Stage, StepSource};
 use crate::refused::Refused;
@@ -100,7 +100,10 @@ impl Transition<'_> {
             return Err(Refused::WrongToken(uuid));
         }
         match &attempt.agent {
-            Some(owner) if owner.callback_url != heartbeat.callback_url => {
+            Some(owner)
+                if owner.callback_url != heartbeat.callback_url
+                    || !same_key(owner.channel_key.as_ref(), heartbeat.channel_key.as_ref()) =>
+            {
                 return Err(Refused::SecondAgent {
                     owner: shown_url(&owner.callback_url),
                     caller: shown_url(&heartbeat.callback_url),
@@ -122,6 +125,7 @@ impl Transition<'_> {
             callback_url: heartbeat.callback_url.clone(),
             version: heartbeat.agent_version.clone(),
             verify_ca: heartbeat.agent_verify_ca.clone(),
+            channel_key: heartbeat.channel_key.clone(),
             last_heartbeat: heartbeat.at,
         });
         self.node.power_state = Some(PowerState::On);
@@ -295,6 +299,15 @@ fn extension_of(row: &ProcedureRow) -> Result<AgentExtension, Refused> {
     match row.steps {
         StepSource::Agent(extension) => Ok(extension),
         StepSource::Nothing => Err(Refused::Stale),
+    }
+}
+
+/// Whether two agents have the same key, or both none.
+fn same_key(a: Option<&Secret>, b: Option<&Secret>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => same(&a.0, &b.0),
+        (None, None) => true,
+        (Some(_), None) | (None, Some(_)) => false,
     }
 }
 

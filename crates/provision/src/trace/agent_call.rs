@@ -91,6 +91,9 @@ pub enum AgentOutcome {
         callback_url: String,
         /// The version of the agent, in its words.
         version: String,
+        /// Whether the agent fetches the calls to it, so that nobody calls its command API.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        fetches_calls: bool,
     },
     /// The agent accepted the command.
     Accepted,
@@ -125,7 +128,7 @@ impl AgentOutcome {
     pub(super) fn texts(&mut self) -> impl Iterator<Item = &mut String> {
         let (first, second) = match self {
             Self::Found { .. } | Self::Accepted | Self::Done => (None, None),
-            Self::Alive { callback_url, version } => (Some(callback_url), Some(version)),
+            Self::Alive { callback_url, version, .. } => (Some(callback_url), Some(version)),
             Self::Failed { error: text } | Self::InWords { words: text } => (Some(text), None),
         };
         first.into_iter().chain(second)
@@ -143,8 +146,9 @@ impl fmt::Display for AgentOutcome {
                 write!(f, "found by {}", addresses.join(", "))?;
                 if *more > 0 { write!(f, " and {more} more") } else { Ok(()) }
             }
-            Self::Alive { callback_url, version } => {
-                write!(f, "from {callback_url}, version {version}")
+            Self::Alive { callback_url, version, fetches_calls } => {
+                write!(f, "from {callback_url}, version {version}")?;
+                if *fetches_calls { f.write_str(", fetches its commands") } else { Ok(()) }
             }
             Self::Accepted => f.write_str("taken on"),
             Self::Done => f.write_str("done"),

@@ -1082,6 +1082,7 @@ fn alive() -> AgentOutcome {
     AgentOutcome::Alive {
         callback_url: "https://192.0.2.7:9999/".to_owned(),
         version: "11.1".to_owned(),
+        fetches_calls: false,
     }
 }
 
@@ -1256,8 +1257,11 @@ fn step_failures() -> impl Iterator<Item = StepFailure> {
 fn calls() -> impl Iterator<Item = (AgentCall, AgentOutcome)> {
     let text = || "erase_devices".to_owned();
     let addresses = vec![Mac([2, 0, 0, 0, 0, 1])];
-    let answer =
-        AgentOutcome::Alive { callback_url: "http://192.0.2.7/".to_owned(), version: text() };
+    let answer = AgentOutcome::Alive {
+        callback_url: "http://192.0.2.7/".to_owned(),
+        version: text(),
+        fetches_calls: true,
+    };
     [
         (AgentCall::Lookup, AgentOutcome::Found { addresses, more: 3 }),
         (AgentCall::Heartbeat, answer),

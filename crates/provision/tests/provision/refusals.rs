@@ -1,5 +1,7 @@
 //! Refused events, and the words of the refusals.
 
+use provision::event::Heartbeat;
+use provision::node::Secret;
 use provision::state::PowerTarget;
 use provision::{Event, Refused, Verb};
 use serde_json::json;
@@ -20,6 +22,24 @@ fn a_second_agent_with_the_same_token_is_refused() {
     let text = refused.to_string();
     assert!(text.contains("192.0.2.7") && text.contains("192.0.2.66"), "{text}");
     world.happens(world.heartbeat());
+}
+
+#[test]
+fn an_agent_without_the_first_ones_key_is_refused_at_the_same_address_too() {
+    let with_key = |world: &World, key: Option<&str>| {
+        let Event::AgentAlive(alive) = world.heartbeat() else { panic!("a heartbeat") };
+        let channel_key = key.map(|key| Secret(key.to_owned()));
+        Event::AgentAlive(Heartbeat { channel_key, ..alive })
+    };
+    let mut world = waiting();
+    world.happens(with_key(&world, Some("first")));
+
+    for other in [None, Some("second")] {
+        let refused = world.tries(&with_key(&world, other)).unwrap_err();
+        assert!(matches!(refused, Refused::SecondAgent { .. }), "{refused}");
+    }
+
+    world.happens(with_key(&world, Some("first")));
 }
 
 #[test]

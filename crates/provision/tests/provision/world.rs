@@ -122,6 +122,7 @@ pub(crate) fn heartbeat(token: &str, url: &str, at: Timestamp) -> Event {
         callback_url: url.parse().unwrap(),
         agent_version: "1.0".to_owned(),
         agent_verify_ca: None,
+        channel_key: None,
         at,
     })
 }

@@ -4,17 +4,19 @@
 //! node's boot. Any host can call, so there are limits on what is read, answered, recorded and logged.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::{Extension, Json};
 use hardware::Mac;
 use ironic::ClientView;
 use ironic::agent::{self, Lookup};
+use ironic::agent_channel;
 use provision::addresses::{belongs, token_for};
 use provision::event::AgentLookup;
 use provision::trace::{AgentCaller, AgentOutcome, CallRefusal};
-use provision::{BootEventKind, Event, Node, ProvisionState, Refused};
+use provision::{Attempt, BootEventKind, Event, Node, ProvisionState, Refused};
 use store::{ChangeError, NodeKey};
 use subtle::ConstantTimeEq as _;
 use tracing::{info, warn};
@@ -37,6 +39,7 @@ pub(super) async fn lookup(
     ReceivedAt(at): ReceivedAt,
     PeerAddress(from): PeerAddress,
     RawQuery(raw): RawQuery,
+    headers: HeaderMap,
     mut query: Query,
 ) -> Result<Json<Lookup>, ApiError> {
     let macs = agent::lookup_addresses(&raw, query.take("addresses").as_deref())
@@ -56,7 +59,9 @@ pub(super) async fn lookup(
     let node = asked?;
     let token = token_for(&node, from, at);
     let timeout = api.settings.heartbeat_timeout_secs;
-    Ok(Json(agent::lookup(&node, token, &view, timeout)))
+    // Ironic ignores this header, and ironic-python-agent does not send it.
+    let asks_for_channel = headers.contains_key(agent_channel::HEADER);
+    Ok(Json(agent::lookup(&node, token, &view, timeout, asks_for_channel)))
 }
 
 /// The node with this UUID, or with ports of these MAC addresses; none if the ports belong to several nodes.
@@ -108,6 +113,7 @@ pub(super) async fn heartbeat(
     let alive = AgentOutcome::Alive {
         callback_url: heartbeat.callback_url.to_string(),
         version: heartbeat.agent_version.clone(),
+        fetches_calls: heartbeat.channel_key.is_some(),
     };
     let asked = api.ask_as_agent(&found.node, &Event::AgentAlive(heartbeat)).await;
     let call =
@@ -133,7 +139,7 @@ impl ApiContext {
         }
     }
 
-    fn admit(&self, from: IpAddr, caller: CallOwner) -> Result<(), ApiError> {
+    pub(super) fn admit(&self, from: IpAddr, caller: CallOwner) -> Result<(), ApiError> {
         let admitted = self.agent_calls.admit(from, caller, repeats::uptime());
         admitted.map_err(|refused| {
             if let Some(more) = repeats::line("too many calls of agents", CallSource::from(from)) {
@@ -147,21 +153,21 @@ impl ApiContext {
 
     /// The owner of a lookup, from the data in memory.
     fn caller_by_address(&self, from: IpAddr, macs: &[Mac], uuid: Option<Uuid>) -> CallOwner {
-        if let Some(node) = self.recorder.addresses().owner(from) {
-            return CallOwner::Machine(node);
-        }
-        let index = self.nodes.index();
+        let (index, addresses) = (self.nodes.index(), self.recorder.addresses());
         let named = match uuid {
             Some(uuid) => index.by_uuid(uuid).map(|(node, _)| node),
             None => macs.iter().find_map(|mac| index.by_mac(*mac)).map(|found| found.node),
         };
-        match named {
-            Some(node) => match node.live_attempt() {
-                Some(attempt) if belongs(&node, attempt, from) => CallOwner::Machine(node.uuid),
-                Some(_) => CallOwner::Names(node.uuid),
-                None => CallOwner::Anybody,
-            },
-            None => CallOwner::Anybody,
+        let named = named.as_ref().and_then(|node| Some((node, node.live_attempt()?)));
+        // Behind NAT, an address belongs to several machines: the named one counts.
+        let is_at = |(node, attempt): &(&Arc<Node>, &Attempt)| {
+            addresses.of(attempt.id).holds(from) || belongs(node, attempt, from)
+        };
+        match (named.filter(is_at), addresses.owner(from), named) {
+            (Some((node, _)), _, _) => CallOwner::Machine(node.uuid),
+            (None, Some(owner), _) => CallOwner::Machine(owner),
+            (None, None, Some((node, _))) => CallOwner::Names(node.uuid),
+            (None, None, None) => CallOwner::Anybody,
         }
     }
 

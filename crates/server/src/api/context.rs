@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ::bmcs::ServiceCertificates;
+use agents::AgentMailbox;
 use ironic::version::since;
 use ironic::{Version, guards};
 use nodes::{Nodes, Recorder};
@@ -16,6 +17,9 @@ use crate::dhcp::BootingStrangers;
 use crate::error::ApiError;
 use crate::means::BootMeans;
 
+/// Number of agents that may wait for calls, without the limit of a port.
+const WAITING_AGENTS: usize = 256;
+
 /// The context of all handlers; clones share it.
 #[derive(Clone, Debug)]
 pub struct ApiContext {
@@ -24,6 +28,7 @@ pub struct ApiContext {
     pub(super) settings: Arc<ApiSettings>,
     pub(super) agent_calls: Arc<AgentCalls>,
     pub(super) bmcs: DaemonBmcs,
+    pub(super) mailbox: AgentMailbox,
 }
 
 /// Settings of the API.
@@ -74,13 +79,20 @@ impl ApiContext {
     pub fn new(nodes: Nodes, recorder: Recorder, settings: ApiSettings) -> Self {
         let agent_calls = Arc::new(AgentCalls::new(settings.agent_calls_per_sec));
         let bmcs = DaemonBmcs::new();
-        Self { nodes, recorder, settings: Arc::new(settings), agent_calls, bmcs }
+        let mailbox = AgentMailbox::new(nodes.store().clone(), WAITING_AGENTS);
+        Self { nodes, recorder, settings: Arc::new(settings), agent_calls, bmcs, mailbox }
     }
 
     /// With the connections to BMCs that the workers use.
     #[must_use]
     pub(crate) fn with_bmcs(self, bmcs: DaemonBmcs) -> Self {
         Self { bmcs, ..self }
+    }
+
+    /// With the mailbox that the workers use.
+    #[must_use]
+    pub fn with_mailbox(self, mailbox: AgentMailbox) -> Self {
+        Self { mailbox, ..self }
     }
 }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
-use axum::extract::{MatchedPath, Request};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
 use axum::handler::Handler;
 use axum::http::{Method, StatusCode};
 use axum::middleware::{self, Next};
@@ -17,10 +17,11 @@ use axum::{Extension, Router};
 use ironic::ClientView;
 use ironic::version::since;
 
+use super::MAX_AGENT_ANSWER;
 use super::context::ApiContext;
 use super::{
-    agents, boot_trace, boots, discovery, drivers, management, nodes, ports, states, traits,
-    unbuilt,
+    agent_channel, agents, boot_trace, boots, discovery, drivers, management, nodes, ports, states,
+    traits, unbuilt,
 };
 use crate::error::ApiError;
 
@@ -57,6 +58,9 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
         get("/boots", 1, boots::list),
         get("/v1/lookup", since::RAMDISK, agents::lookup).for_everyone(),
         post("/v1/heartbeat/{node}", since::RAMDISK, agents::heartbeat).for_everyone(),
+        post("/v1/heartbeat/{node}/calls", since::RAMDISK, agent_channel::next_call)
+            .for_everyone()
+            .with_bodies_of(MAX_AGENT_ANSWER),
         // Nodes.
         get("/v1/nodes", 1, nodes::list),
         post("/v1/nodes", 1, nodes::create),
@@ -198,6 +202,12 @@ impl ApiRoute {
 
     fn for_everyone(self) -> Self {
         Self { audience: Audience::Everyone, ..self }
+    }
+
+    /// The same route with a limit of its own for bodies, in bytes.
+    fn with_bodies_of(self, longest: usize) -> Self {
+        let handler = self.handler.layer(DefaultBodyLimit::max(longest));
+        Self { handler, ..self }
     }
 
     /// The handler behind the version check.

@@ -350,6 +350,7 @@ mod tests {
             callback_url: "https://192.0.2.100:9999".parse().unwrap(),
             version: String::new(),
             verify_ca: None,
+            channel_key: None,
             last_heartbeat: Timestamp::UNIX_EPOCH,
         };
         node.attempt.as_mut().unwrap().agent = Some(agent);

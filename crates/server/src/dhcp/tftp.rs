@@ -128,7 +128,7 @@ impl Handler for OneFile {
     ) -> Result<(Self::Reader, Option<u64>), packet::Error> {
         let client = client.ip();
         // Addresses are easily forged: all unknown ones count as one.
-        let known = Some(client).filter(|client| self.transfers.known.owner(*client).is_some());
+        let known = Some(client).filter(|client| self.transfers.known.is_of_machines(*client));
         // Some firmware puts a slash before it.
         if path.strip_prefix("/").unwrap_or(path) != Path::new(TFTP_FILE) {
             if let Some(more) = repeats::line("TFTP of another file", known) {
@@ -238,7 +238,7 @@ impl Transfers {
     }
 
     fn admit(&self, client: IpAddr) -> Result<TransferPlace, NoTransfer> {
-        let is_known = self.known.owner(client).is_some();
+        let is_known = self.known.is_of_machines(client);
         self.with(|counts| counts.admit(client, is_known))?;
         Ok(TransferPlace { transfers: self.clone(), client, is_known })
     }

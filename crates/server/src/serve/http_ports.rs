@@ -74,7 +74,7 @@ impl HttpPorts {
         parts.start_infallible(|end| http_server::serve(operators, end.cancelled_owned()));
         let routes = guard::machines(api::agent_router(api.clone()));
         let useful = UsefulAnswers::ServedNodes;
-        let agents = port("agents", agents, shares.agents, api::MAX_AGENT_BODY, routes, useful);
+        let agents = port("agents", agents, shares.agents, api::MAX_AGENT_ANSWER, routes, useful);
         parts.start_infallible(|end| http_server::serve(agents, end.cancelled_owned()));
         let (artifacts, metrics) = (services.artifacts.clone(), http_metrics.clone());
         let limits = limits.of_port(shares.boot);

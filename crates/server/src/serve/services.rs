@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ::bmcs::{ServiceCertificates, firmware_certificate};
+use agents::AgentMailbox;
 use anyhow::{Context as _, Result};
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use netboot::boot_answer::TFTP_FILE;
@@ -32,6 +33,7 @@ pub(super) struct Services {
     pub(super) dhcp: dhcp::DhcpThread,
     pub(super) tftp: Vec<Tftp>,
     pub(super) artifacts: Artifacts,
+    pub(super) mailbox: AgentMailbox,
     pub(super) means: BootMeans,
     pub(super) guard: OperatorGuard,
     certificates: Arc<ServiceCertificates>,
@@ -44,7 +46,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Opens the services. The backlog receives all recorded events. `authority` is the certificate (PEM) of the
-    /// listeners' authority.
+    /// listeners' authority. At most `waiting_agents` requests of agents wait for calls.
     ///
     /// # Errors
     /// One of them cannot be opened.
@@ -52,6 +54,7 @@ impl Services {
         config: &Config,
         base: &DaemonBase,
         authority: Option<&str>,
+        waiting_agents: usize,
     ) -> Result<(Self, Backlog)> {
         let uki_signer = config.boot.uki_signer()?;
         let state_dir = base.state.path();
@@ -100,6 +103,7 @@ impl Services {
             dhcp,
             tftp,
             artifacts,
+            mailbox: AgentMailbox::new(base.store.clone(), waiting_agents),
             means,
             guard,
             certificates: Arc::new(certificates),
@@ -128,6 +132,7 @@ impl Services {
         };
         ApiContext::new(self.nodes.clone(), self.recorder.clone(), settings)
             .with_bmcs(self.bmcs.clone())
+            .with_mailbox(self.mailbox.clone())
     }
 
     /// The inputs of DHCP answers.
@@ -161,6 +166,7 @@ impl Services {
             bmcs: self.bmcs.clone(),
             certificates: Arc::clone(&self.certificates),
             allows_pxe: config.dhcp.tftp,
+            mailbox: self.mailbox.clone(),
             providers: self.providers.clone(),
             policy: config.policy(),
             power_change: config.power.change_timeout(),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::bmcs::ServiceCertificates;
+use agents::AgentMailbox;
 use artifacts::Artifacts;
 use netboot::urls::Urls;
 use nodes::{Nodes, Recorder};
@@ -38,6 +39,8 @@ pub struct WorkerContext {
     pub certificates: Arc<ServiceCertificates>,
     /// Whether requests by PXE are answered.
     pub allows_pxe: bool,
+    /// The calls to agents that fetch them.
+    pub mailbox: AgentMailbox,
     /// The DHCP service.
     pub providers: Providers,
     /// The timeouts.

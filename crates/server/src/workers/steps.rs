@@ -1,5 +1,6 @@
 //! Calls to the agent, as planned by a [`StepPlan`]: its list of steps, the next step, and its progress.
 
+use agents::{AgentClient, AgentError};
 use ironic::step_plan::{self, AgentReply, StepAction, StepPlan, StepWork};
 use provision::trace::{AgentCall, AgentOutcome};
 use provision::{BootEventKind, Event, StepSource};
@@ -9,7 +10,6 @@ use tracing::info;
 use uuid::Uuid;
 
 use super::context::{WorkerContext, attempt_of};
-use crate::agents::{AgentClient, AgentError};
 
 pub(super) async fn run(
     context: &WorkerContext,
@@ -22,7 +22,7 @@ pub(super) async fn run(
     let StepSource::Agent(extension) = attempt.procedure.row().steps else {
         return step_plan::no_agent(id);
     };
-    let client = match AgentClient::new(attempt, agent) {
+    let client = match AgentClient::new(&claimed.node, attempt, agent, &context.mailbox) {
         Ok(client) => client,
         Err(failure) => return Event::StepFailed { attempt: id, failure },
     };

@@ -289,6 +289,28 @@ async fn connections_of_machines_behind_one_address_are_counted_for_their_nodes(
 }
 
 #[tokio::test]
+async fn a_machine_behind_an_address_of_many_is_counted_for_its_node_while_its_request_waits() {
+    let listener = Listener::with(ConnectionLimits { per_peer: 1, ..Default::default() });
+    let mut waiting = Vec::new();
+
+    for n in 0..10 {
+        let mut stream = listener.connect_from(MACHINE).await;
+        let request = format!("GET /waiting/{n} HTTP/1.1\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        waiting.push(stream);
+    }
+    // The last of them lets all others go: each was let in while the others waited.
+    let last = listener.say_from(MACHINE, b"GET /waiting/10 HTTP/1.1\r\nConnection: close\r\n\r\n");
+    assert!(last.await.starts_with("HTTP/1.1 200 OK"));
+
+    for mut stream in waiting {
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK"), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn who_takes_none_of_its_long_answers_gets_no_more_of_them() {
     let listener = Listener::with(ConnectionLimits::default());
     let ask = async |from| {
@@ -357,6 +379,8 @@ impl Listener {
             .route("/ok", get(ok))
             .route("/echo", post(echo))
             .route("/machine/{n}", get(machine))
+            .route("/waiting/{n}", get(waiting))
+            .layer(Extension(Arc::new(tokio::sync::Barrier::new(11))))
             .route("/large", get(|| async { vec![0_u8; 64 << 20] }));
         let metrics = HttpMetrics::default();
         let (end, ended) = oneshot::channel();
@@ -407,6 +431,16 @@ impl Listener {
 /// The answer of a route that identifies the machine by its token.
 async fn machine(Path(n): Path<u32>) -> (StatusCode, Extension<ServedNode>) {
     (StatusCode::OK, Extension(ServedNode(Uuid::from_u128(n.into()))))
+}
+
+/// The answer of a route that identifies the machine, and then waits for ten others.
+async fn waiting(
+    Path(n): Path<u32>,
+    Extension(owner): Extension<ConnectionOwner>,
+    Extension(others): Extension<Arc<tokio::sync::Barrier>>,
+) {
+    owner.is_node(Uuid::from_u128(n.into()));
+    others.wait().await;
 }
 
 async fn echo(request: Request) -> Result<Bytes, (StatusCode, String)> {
