@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::contents::CHUNK;
-
+/// Number of bytes to read and send at once: enough for a fast link, and little memory for a stalled machine.
+pub(crate) const CHUNK: usize = 64 * 1024;
 /// Shorter ones come from the allocator, which is fast for those.
 const SHORT: usize = CHUNK / 8;
 /// Number of unused chunks that are kept.

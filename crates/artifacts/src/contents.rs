@@ -11,10 +11,8 @@ use rustix::io::{ReadWriteFlags, preadv2};
 use transport::http_server::FilePart;
 
 use crate::boot_set::Shared;
-use crate::chunk::Chunk;
+use crate::chunk::{CHUNK, Chunk};
 
-/// Number of bytes to read and send at once: enough for a fast link, and little memory for a stalled machine.
-pub(crate) const CHUNK: usize = 64 * 1024;
 /// A shorter part of a file is sent together with what precedes it, which takes less time than the saved copy.
 const SHORTEST_PART: u64 = 32 * 1024;
 static ZEROS: [u8; CHUNK] = [0; CHUNK];

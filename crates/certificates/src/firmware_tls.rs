@@ -85,13 +85,14 @@ impl FirmwareTls {
         let mut stream = stream.map_err(|error| unusable(error.to_string()))?;
         match stream.accept().await {
             Ok(()) => Ok(stream),
-            Err(error) => Err(match failure(&error) {
+            Err(error) => {
+                let failure = failure(&error);
                 // EDK2 closes the connection without an alert.
-                HandshakeFailure::Closed | HandshakeFailure::Alert(_) if self.has_expired(near) => {
-                    HandshakeFailure::Expired
-                }
-                failure => failure,
-            }),
+                let is_refusal =
+                    matches!(failure, HandshakeFailure::Closed | HandshakeFailure::Alert(_));
+                let has_expired = is_refusal && self.has_expired(near);
+                Err(if has_expired { HandshakeFailure::Expired } else { failure })
+            }
         }
     }
 
