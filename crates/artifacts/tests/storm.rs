@@ -12,6 +12,7 @@ use netboot::image_limits::ImageLimits;
 use netboot::image_reach::ImageReach;
 use netboot::urls::{UrlPort, UrlSettings, Urls};
 use nodes::{Backlog, NodeIndex, Recorder};
+use provision::artifact::HttpLoader;
 use provision::node::Secret;
 use provision::test_nodes::booting_node;
 use provision::{BootEventKind, BootInterface, BootStage, Node};
@@ -106,7 +107,7 @@ async fn a_bmc_reads_an_image_in_3000_ranges_on_one_connection_and_on_many() {
     );
     let attempt = node.attempt.as_ref().unwrap().id;
     let progress = listener.recorder.progress().of(attempt);
-    let stage = BootStage::of(&node, progress.as_ref(), Default::default(), Clock::process().now());
+    let stage = BootStage::of(&node, progress.as_ref(), HttpLoader::Uki, Clock::process().now());
     assert_eq!(stage, Some(BootStage::Fetching), "parts in any order are no whole image");
 }
 
@@ -154,6 +155,8 @@ impl Listener {
             boot6: None,
             agent: None,
             boot_port: UrlPort::http(8080),
+            plain_boot_port: Some(8080),
+            http_loader: HttpLoader::Uki,
             agent_port: UrlPort::http(6386),
         };
         let settings = ArtifactSettings {
@@ -162,7 +165,7 @@ impl Listener {
             image_dirs: vec![images],
             image_reach: ImageReach::default(),
             image_limits: ImageLimits::default(),
-            http_loader: Default::default(),
+            http_loader: HttpLoader::Uki,
             kernel_append_params: String::new(),
             uki_signer: None,
             urls: Urls::new(urls, None),

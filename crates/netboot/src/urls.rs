@@ -293,7 +293,8 @@ impl Urls {
     /// # Errors
     /// [`BootUrlTooLong`]
     pub fn fit_firmware(&self, node: &Node) -> Result<(), BootUrlTooLong> {
-        let bases = [IpFamily::V4, IpFamily::V6].map(|family| self.base_over(node, family));
+        let port = self.first_port(node);
+        let bases = [IpFamily::V4, IpFamily::V6].map(|family| self.base_over(node, family, port));
         let base = bases.iter().flatten().map(String::len).max().unwrap_or(0);
         let name = Artifact::ALL.map(|artifact| artifact.file_name().len()).into_iter().max();
         let len = base + "/boot//".len() + TICKET + name.unwrap_or(0);

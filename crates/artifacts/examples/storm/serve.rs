@@ -36,6 +36,8 @@ pub(crate) async fn serve(
         boot6: None,
         agent: None,
         boot_port: UrlPort::http(8080),
+        plain_boot_port: Some(8080),
+        http_loader: HttpLoader::Uki,
         agent_port: UrlPort::http(6386),
     };
     let settings = ArtifactSettings {
