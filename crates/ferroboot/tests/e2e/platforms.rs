@@ -97,7 +97,9 @@ fn is_cleaned(
                 | BmcObservation::PostState { .. }
                 | BmcObservation::LogEntry { .. }
                 | BmcObservation::Job { .. }
-                | BmcObservation::BootCertificate { .. } => {}
+                | BmcObservation::BootCertificate { .. }
+                | BmcObservation::SecureBootCertificate { .. }
+                | BmcObservation::SecureBootOn { .. } => {}
             },
             BootEventKind::State { .. }
             | BootEventKind::Redfish { .. }
