@@ -56,9 +56,11 @@ async fn shown(world: &World) -> Vec<Value> {
     let of_secure_boot = |event: &&Value| {
         event["shows"].as_str().is_some_and(|shows| shows.starts_with("secure_boot"))
     };
-    let part = |event: &Value| match &event["outcome"] {
-        Value::Null => event["trust"]["sign_certificate"].clone(),
-        outcome => outcome.clone(),
+    let part = |event: &Value| {
+        let is_enrolment = event["outcome"].is_string();
+        let part =
+            if is_enrolment { &event["outcome"] } else { &event["trust"]["sign_certificate"] };
+        part.clone()
     };
     events.filter(of_secure_boot).map(part).collect()
 }
