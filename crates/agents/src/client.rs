@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 use transport::answers::{ERROR_LIMIT, read_json};
 
+use crate::agent_answer::AgentAnswer;
 use crate::dialed::DialedAgent;
 use crate::mailbox::{AgentMailbox, FetchingAgent};
 
@@ -28,15 +29,6 @@ pub struct AgentClient<'a> {
 enum CallCarrier<'a> {
     Dialed(DialedAgent<'a>),
     Fetching(FetchingAgent<'a>),
-}
-
-/// An agent's answer to a call.
-#[derive(Debug)]
-pub(crate) struct AgentAnswer {
-    /// The HTTP status.
-    pub(crate) status: u16,
-    /// JSON.
-    pub(crate) body: Vec<u8>,
 }
 
 /// The reason why a call to an agent failed.

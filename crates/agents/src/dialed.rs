@@ -16,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use transport::answers::{ANSWER_LIMIT, AnswerError, read_body, read_error, reason};
 use transport::tls::TrustedCertificate;
 
-use crate::client::AgentAnswer;
+use crate::agent_answer::AgentAnswer;
 
 /// Connection timeout: an agent in the machine's network answers sooner.
 const CONNECT: Duration = Duration::from_secs(10);

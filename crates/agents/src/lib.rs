@@ -4,6 +4,7 @@
 //! that took the [channel](ironic::agent_channel) fetches the same calls over its own connections; then the daemon
 //! needs no way to the machine. [`AgentClient`] makes a call either way.
 
+mod agent_answer;
 mod client;
 mod dialed;
 mod mailbox;

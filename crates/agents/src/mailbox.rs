@@ -17,7 +17,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout_at
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::client::AgentAnswer;
+use crate::agent_answer::AgentAnswer;
 
 /// Ironic's `[agent]command_timeout`, from the call to its answer.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -33,12 +33,12 @@ struct SharedMailbox {
     store: Store,
     /// The number of requests of agents that may wait at once.
     most: usize,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<WaitingByNode>,
     ending: CancellationToken,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct WaitingByNode {
     by_node: HashMap<Uuid, WaitingAtNode>,
     /// The number of waiting requests of agents.
     requests: usize,
@@ -205,7 +205,7 @@ impl AgentMailbox {
         Waiter { mailbox: self, node, changed: Arc::clone(&at_node.changed), request: None }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+    fn waiting(&self) -> MutexGuard<'_, WaitingByNode> {
         self.0.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -16,7 +16,6 @@ use thiserror::Error;
 use url::Url;
 use uuid::Uuid;
 
-use crate::agent_channel;
 use crate::field::{ClientView, MASKED};
 use crate::node;
 
@@ -346,15 +345,15 @@ pub fn lookup_addresses(query: &str, addresses: Option<&str>) -> Result<Vec<Mac>
     Ok(macs)
 }
 
-/// The answer to a lookup for `node`; with its token, if this lookup may have it, and with the offer of a
-/// [channel](crate::agent_channel), if the agent asks for it.
+/// The answer to a lookup for `node`; with its token, if this lookup may have it, and with the version of
+/// the [channel](crate::agent_channel) that is offered to it.
 #[must_use]
 pub fn lookup(
     node: &Node,
     token: Option<&Secret>,
     view: &ClientView,
     heartbeat_timeout: u32,
-    asks_for_channel: bool,
+    channel: Option<u32>,
 ) -> Lookup {
     let map = |value: Value| value.as_object().cloned().unwrap_or_default();
     let links = view.links(&format!("nodes/{}", node.uuid));
@@ -370,7 +369,7 @@ pub fn lookup(
             heartbeat_timeout,
             agent_token: Some(token.map_or(MASKED, |token| &token.0).to_owned()),
             tls_min_version: Some("1.3".to_owned()),
-            ferroboot_channel: asks_for_channel.then_some(agent_channel::VERSION),
+            ferroboot_channel: channel,
             other: map(upstreams_settings()),
             ..LookupConfig::default()
         },

@@ -85,7 +85,7 @@ pub enum KnownMachine {
         /// Whether the port is enabled for booting.
         pxe_enabled: bool,
         /// The stage of its boot.
-        boot: BootStage,
+        boot: DryRunBootStage,
     },
     /// No node has this MAC address.
     Stranger,
@@ -93,7 +93,7 @@ pub enum KnownMachine {
 
 /// The stage of a boot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BootStage {
+pub enum DryRunBootStage {
     /// No boot is under way.
     None,
     /// The machine may fetch its boot files.
@@ -258,9 +258,9 @@ impl KnownMachine {
             boot_interface: live.map_or(node.boot_interface, |attempt| attempt.boot_interface),
             pxe_enabled: port.pxe_enabled,
             boot: match (bootable(&node), live) {
-                (Some(_), _) => BootStage::Booting,
-                (None, Some(attempt)) if attempt.agent.is_some() => BootStage::Booted,
-                (None, Some(_) | None) => BootStage::None,
+                (Some(_), _) => DryRunBootStage::Booting,
+                (None, Some(attempt)) if attempt.agent.is_some() => DryRunBootStage::Booted,
+                (None, Some(_) | None) => DryRunBootStage::None,
             },
         }
     }
@@ -275,9 +275,9 @@ impl fmt::Display for KnownMachine {
             Self::Port { node, state, boot_interface, pxe_enabled, boot } => {
                 write!(f, "is a port of node {node}, which is in state \"{state}\", ")?;
                 match boot {
-                    BootStage::None => write!(f, "is not booting (by {boot_interface}), ")?,
-                    BootStage::Booting => write!(f, "is booting (by {boot_interface}), ")?,
-                    BootStage::Booted => {
+                    DryRunBootStage::None => write!(f, "is not booting (by {boot_interface}), ")?,
+                    DryRunBootStage::Booting => write!(f, "is booting (by {boot_interface}), ")?,
+                    DryRunBootStage::Booted => {
                         write!(f, "has booted (by {boot_interface}; its agent has called), ")?;
                     }
                 }

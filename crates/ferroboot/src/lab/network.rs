@@ -7,7 +7,6 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result, ensure};
 
 use super::machine::LabMachine;
-use super::neighbour::NeighbourNamespace;
 
 /// The bridge.
 pub const BRIDGE: &str = "lab0";
@@ -80,11 +79,7 @@ pub(super) fn build(network: LabNetwork) -> Result<()> {
 ///
 /// # Errors
 /// The error output of `ip`.
-pub(super) fn plug_in(
-    machines: &[LabMachine],
-    bridge: &str,
-    site: Option<&NeighbourNamespace>,
-) -> Result<()> {
+pub(super) fn plug_in(machines: &[LabMachine], bridge: &str, ip: Command) -> Result<()> {
     let tun = File::options().read(true).write(true).open("/dev/net/tun");
     tun.context("/dev/net/tun cannot be opened, and machines need it: run this as root, or let users open it")?;
     let mut script = String::new();
@@ -92,7 +87,7 @@ pub(super) fn plug_in(
         let tap = machine.tap();
         script += &format!("tuntap add {tap} mode tap\nlink set {tap} master {bridge} up\n");
     }
-    run_ip(site.map_or_else(|| Command::new("ip"), |site| site.inside("ip")), &script)
+    run_ip(ip, &script)
 }
 
 /// Runs the lines of a script with `ip`.

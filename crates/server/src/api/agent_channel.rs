@@ -13,7 +13,6 @@ use axum::{Extension, Json};
 use ironic::agent_channel::{AgentCallAnswer, KEY_HEADER, WAIT_SECS};
 use provision::Stage;
 use serde::Deserialize as _;
-use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 use tokio::time::Instant;
 use transport::http_server::{ConnectionOwner, ServedNode};
@@ -45,16 +44,14 @@ pub(super) async fn next_call(
         connection.is_node(node);
     }
     let JsonBody(body) = JsonBody::from_request(request, &()).await?;
-    let until = match body {
-        Value::Null => Instant::now() + Duration::from_secs(WAIT_SECS),
-        body => {
-            let answer = AgentCallAnswer::deserialize(body).map_err(|bad| {
-                ApiError::bad_request(format!("This is no answer to a call: {bad}."))
-            })?;
-            api.mailbox.answer(node, attempt, &answer).await?;
-            // The agent learns at once that its answer arrived.
-            Instant::now()
-        }
+    let until = if body.is_null() {
+        Instant::now() + Duration::from_secs(WAIT_SECS)
+    } else {
+        let answer = AgentCallAnswer::deserialize(body)
+            .map_err(|bad| ApiError::bad_request(format!("This is no answer to a call: {bad}.")))?;
+        api.mailbox.answer(node, attempt, &answer).await?;
+        // The agent learns at once that its answer arrived.
+        Instant::now()
     };
     let next = api.mailbox.next(node, attempt, until).await?;
     let answer = match next {
@@ -74,7 +71,7 @@ impl ApiContext {
         let (node, _) = self.nodes.index().by_uuid(Uuid::try_parse(ident).ok()?)?;
         // A procedure that has failed or was aborted calls its agent no more.
         let stage = node.provision_state.stage().filter(|stage| *stage != Stage::Failed);
-        let attempt = stage.and(node.live_attempt())?;
+        let attempt = stage.and_then(|_| node.live_attempt())?;
         let key = attempt.agent.as_ref()?.channel_key.as_ref()?;
         bool::from(key.0.as_bytes().ct_eq(given)).then_some((node.uuid, attempt.id))
     }

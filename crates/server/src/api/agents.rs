@@ -60,8 +60,8 @@ pub(super) async fn lookup(
     let token = token_for(&node, from, at);
     let timeout = api.settings.heartbeat_timeout_secs;
     // Ironic ignores this header, and ironic-python-agent does not send it.
-    let asks_for_channel = headers.contains_key(agent_channel::HEADER);
-    Ok(Json(agent::lookup(&node, token, &view, timeout, asks_for_channel)))
+    let channel = headers.contains_key(agent_channel::HEADER).then_some(agent_channel::VERSION);
+    Ok(Json(agent::lookup(&node, token, &view, timeout, channel)))
 }
 
 /// The node with this UUID, or with ports of these MAC addresses; none if the ports belong to several nodes.

@@ -15,9 +15,9 @@ use axum::response::IntoResponse as _;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use axum::{Extension, Router};
 use ironic::ClientView;
+use ironic::agent_channel::LONGEST_ANSWER;
 use ironic::version::since;
 
-use super::MAX_AGENT_ANSWER;
 use super::context::ApiContext;
 use super::{
     agent_channel, agents, boot_trace, boots, discovery, drivers, management, nodes, ports, states,
@@ -60,7 +60,7 @@ pub static ROUTES: LazyLock<Vec<ApiRoute>> = LazyLock::new(|| {
         post("/v1/heartbeat/{node}", since::RAMDISK, agents::heartbeat).for_everyone(),
         post("/v1/heartbeat/{node}/calls", since::RAMDISK, agent_channel::next_call)
             .for_everyone()
-            .with_bodies_of(MAX_AGENT_ANSWER),
+            .with_bodies_of(LONGEST_ANSWER),
         // Nodes.
         get("/v1/nodes", 1, nodes::list),
         post("/v1/nodes", 1, nodes::create),
