@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use artifacts::{Artifacts, UkiSigner};
+use artifacts::{Artifacts, SignKey, UkiSigner};
 use nodes::{NodeIndex, Recorder};
 use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
@@ -61,9 +61,9 @@ fn signer(folder: &Path) -> Result<UkiSigner> {
     certificate.set_not_before(&*Asn1Time::days_from_now(0)?)?;
     certificate.set_not_after(&*Asn1Time::days_from_now(1)?)?;
     certificate.sign(&key, MessageDigest::sha256())?;
-    let paths = [folder.join("key.pem"), folder.join("certificate.pem")];
-    fs::write(&paths[0], key.private_key_to_pem_pkcs8()?)?;
-    fs::set_permissions(&paths[0], fs::Permissions::from_mode(0o600))?;
-    fs::write(&paths[1], certificate.build().to_pem()?)?;
-    UkiSigner::open(&paths[0], &paths[1])
+    let (key_path, path) = (folder.join("key.pem"), folder.join("certificate.pem"));
+    fs::write(&key_path, key.private_key_to_pem_pkcs8()?)?;
+    fs::set_permissions(&key_path, fs::Permissions::from_mode(0o600))?;
+    fs::write(&path, certificate.build().to_pem()?)?;
+    UkiSigner::open(&SignKey::File(key_path), &path)
 }

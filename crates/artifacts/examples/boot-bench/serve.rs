@@ -38,7 +38,7 @@ pub(crate) async fn serve(
     let store = Store::open(&url, &folder.join("ferroboot.key")).await?;
     let index = NodeIndex::default();
     let (recorder, backlog) = Recorder::new();
-    let addresses = recorder.addresses().clone();
+    let (addresses, progress) = (recorder.addresses().clone(), recorder.progress().clone());
     let settings = settings(&folder.join("boot-set"), &folder.join("files"));
     let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
     for node in booting_nodes(&folder)? {
@@ -47,7 +47,7 @@ pub(crate) async fn serve(
     }
     let nodes = Nodes::new(store.clone(), index, Policy::default());
     nodes.load().await?;
-    tokio::spawn(address_writer::run(addresses, nodes, CancellationToken::new()));
+    tokio::spawn(address_writer::run(addresses, progress, nodes, CancellationToken::new()));
     tokio::spawn(trace::write(store, backlog));
     let files =
         OperatorFiles { certificate: folder.join("server.pem"), key: folder.join("server.key") };

@@ -10,6 +10,10 @@ use tokio::task::unconstrained;
 
 use super::listener::NewConnection;
 
+/// Number of connections among which a silent one is sought: each costs a call of the kernel, for each new connection of
+/// a flood.
+const LOOKED_AT: usize = 16;
+
 /// The reason why there is no place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
@@ -59,12 +63,15 @@ impl Lobby {
     pub(super) fn enter(&mut self, new: NewConnection, full: Full, now: Instant) {
         self.waiting.push_back(Waiting { new, full, since: now });
         if self.waiting.len() > self.room {
-            let has_more = |waiting: &Waiting| waiting.full == Full::Peer;
-            let is_silent =
-                |waiting: &Waiting| has_more(waiting) && !has_spoken(&waiting.new.stream);
             // The new connection has had no time to send anything.
-            let others = || self.waiting.iter().take(self.room);
-            let goes = others().position(is_silent).or_else(|| others().position(has_more));
+            let others = self.waiting.iter().take(self.room).enumerate();
+            let mut of_full_peers = others.filter(|(_, waiting)| waiting.full == Full::Peer);
+            let oldest = of_full_peers.clone().next();
+            let silent = of_full_peers
+                .by_ref()
+                .take(LOOKED_AT)
+                .find(|(_, waiting)| !has_spoken(&waiting.new.stream));
+            let goes = silent.or(oldest).map(|(at, _)| at);
             self.turn_away(goes.unwrap_or(self.room));
         }
     }
