@@ -18,7 +18,7 @@ mod shell;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{self, Output, Stdio};
+use std::process::{Command as StdCommand, Output, Stdio};
 use std::str;
 use std::time::{Duration, Instant};
 
@@ -125,7 +125,7 @@ impl Lab {
         let neighbour = neighbour.transpose()?;
         let bridge = plan.neighbour.map_or(network::BRIDGE, Neighbour::bridge_of_machines);
         let site = neighbour.as_ref().and_then(|neighbour| neighbour.site.as_ref());
-        let ip = site.map_or_else(|| process::Command::new("ip"), |site| site.inside("ip"));
+        let ip = site.map_or_else(|| StdCommand::new("ip"), |site| site.inside("ip"));
         network::plug_in(&plan.machines, bridge, ip)?;
         for machine in &plan.machines {
             disk::make_used(&machine.disk(&dir))?;
