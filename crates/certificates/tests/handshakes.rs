@@ -88,17 +88,17 @@ impl TlsClient {
     }
 }
 
-/// The results of a handshake at both ends. The client's is `None` if it failed.
+/// The results of a handshake at both ends. The client's is `None` if it failed. The server's is what it says of it.
 async fn shake(
     tls: &Arc<dyn ListenerTls>,
     client: &TlsClient,
     at: IpAddr,
-) -> (Option<Agreed>, Result<(), HandshakeFailure>) {
+) -> (Option<Agreed>, Result<String, HandshakeFailure>) {
     let listener = TcpListener::bind(SocketAddr::new(at, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
-        tls.accept(stream, at).await.map(drop)
+        tls.accept(stream, at).await.map(|connection| connection.agreed)
     };
     let session = client.session();
     let client = async move {
@@ -144,6 +144,35 @@ async fn firmware_with_tls_1_2_or_1_3_gets_the_kind_of_certificate_that_it_verif
             assert_eq!((agreed.version, agreed.key), (name, key), "{signatures}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_listener_says_what_a_handshake_agreed_on() {
+    let tls = firmware_tls(FirmwareCiphers::Modern);
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        for signatures in ["RSA-PSS+SHA256:RSA+SHA256", "ECDSA+SHA256:RSA+SHA256"] {
+            let client = TlsClient {
+                versions: [version, version],
+                signatures: Some(signatures),
+                ..TlsClient::default()
+            };
+            let (agreed, said) = shake(&tls, &client, LOOPBACK).await;
+            let Agreed { version, cipher, key } = agreed.unwrap();
+            assert_eq!(said.unwrap(), format!("{version}, {cipher}, certificate with {key}"));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_ends_the_handshake_with_an_expired_certificate_is_told_from_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = write_files(folder.path(), &AUTHORITY, "boot.example", "20200101000000Z");
+    let source = CertificateSource::of_files(files).unwrap();
+    let tls: Arc<dyn ListenerTls> = Arc::new(FirmwareTls::new(source, FirmwareCiphers::Modern));
+
+    let client = TlsClient { host: "boot.example", ..TlsClient::default() };
+
+    assert_eq!(refused(&tls, &client).await, HandshakeFailure::Expired);
 }
 
 #[tokio::test]
@@ -236,8 +265,13 @@ async fn said(tls: &Arc<dyn ListenerTls>, bytes: &[u8]) -> HandshakeFailure {
     tls.accept(stream, LOOPBACK).await.map(drop).unwrap_err()
 }
 
-/// Writes a certificate for `name` by the authority, with its key, into files.
-fn write_files(folder: &Path, authority: &AuthorityPem, name: &str) -> OperatorFiles {
+/// Writes a certificate for `name` by the authority, valid until `not_after`, with its key, into files.
+fn write_files(
+    folder: &Path,
+    authority: &AuthorityPem,
+    name: &str,
+    not_after: &str,
+) -> OperatorFiles {
     let files =
         OperatorFiles { certificate: folder.join("server.pem"), key: folder.join("server.key") };
     let issuer = X509::from_pem(authority.certificate.as_bytes()).unwrap();
@@ -248,9 +282,9 @@ fn write_files(folder: &Path, authority: &AuthorityPem, name: &str) -> OperatorF
     certificate.set_version(2).unwrap();
     certificate.set_issuer_name(issuer.subject_name()).unwrap();
     certificate.set_pubkey(&key).unwrap();
-    let day = |day| openssl::asn1::Asn1Time::days_from_now(day).unwrap();
-    certificate.set_not_before(&day(0)).unwrap();
-    certificate.set_not_after(&day(10)).unwrap();
+    let time = |text| openssl::asn1::Asn1Time::from_str(text).unwrap();
+    certificate.set_not_before(&time("20190101000000Z")).unwrap();
+    certificate.set_not_after(&time(not_after)).unwrap();
     let mut alternative = openssl::x509::extension::SubjectAlternativeName::new();
     alternative.dns(name);
     let alternative = alternative.build(&certificate.x509v3_context(Some(&issuer), None)).unwrap();
@@ -266,21 +300,20 @@ fn write_files(folder: &Path, authority: &AuthorityPem, name: &str) -> OperatorF
 #[tokio::test]
 async fn the_operators_certificate_is_served_with_the_date_of_its_end() {
     let folder = tempfile::tempdir().unwrap();
-    let files = write_files(folder.path(), &AUTHORITY, "api.example");
+    let files = write_files(folder.path(), &AUTHORITY, "api.example", "20991231235959Z");
     let source = CertificateSource::of_files(files.clone()).unwrap();
     let tls: Arc<dyn ListenerTls> = Arc::new(OperatorTls::new(source.clone()));
 
     agreed(&tls, &TlsClient { host: "api.example", ..TlsClient::default() }).await;
 
-    let left = source.not_after().unwrap().unwrap().duration_since(jiff::Timestamp::now());
-    assert_eq!((left.as_hours() + 12) / 24, 10);
+    assert_eq!(source.not_after().unwrap().unwrap().to_string(), "2099-12-31T23:59:59Z");
     assert_eq!(SOURCE.not_after().unwrap(), None);
 }
 
 #[test]
 fn files_that_do_not_belong_together_are_named() {
     let folder = tempfile::tempdir().unwrap();
-    let files = write_files(folder.path(), &AUTHORITY, "api.example");
+    let files = write_files(folder.path(), &AUTHORITY, "api.example", "20991231235959Z");
     fs::write(&files.key, &AUTHORITY.key).unwrap();
 
     let said = format!("{:#}", CertificateSource::of_files(files.clone()).unwrap_err());

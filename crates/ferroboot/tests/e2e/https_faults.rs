@@ -77,14 +77,7 @@ fn firmware_without_any_ca_is_named_by_the_diagnosis() {
         let machine = manageable(lab)?;
         lab.set_driver_info(&machine, "redfish_boot_ca", "leave")?;
 
-        lab.begin_to_clean(&machine)?;
-
-        // It opens no connection.
-        let words = "and never fetched anything over https";
-        lab.wait_for_diagnosis(&machine, words)?;
-        let said = lab.trace(&machine.name)?.diagnosis.and_then(|found| found.hint);
-        ensure!(said.as_ref().is_some_and(|said| said.contains("ferroboot ca")), "{said:?}");
-        Ok(())
+        fails(lab, &machine, &TlsFailure::Closed, "`ferroboot ca` prints it")
     });
 }
 
