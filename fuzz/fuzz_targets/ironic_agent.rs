@@ -4,6 +4,7 @@
 #![no_main]
 
 use ironic::agent::{CleanResult, CleanSteps, CommandList, DeploySteps, Fault, Lookup, Root};
+use ironic::agent_channel::{AgentCallAnswer, FetchedAgentCall};
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use provision::Node;
@@ -36,6 +37,8 @@ fuzz_target!(|bytes: &[u8]| {
     reads_back::<CleanResult>(&body);
     reads_back::<Fault>(&body);
     reads_back::<Root>(&body);
+    reads_back::<FetchedAgentCall>(&body);
+    reads_back::<AgentCallAnswer>(&body);
 });
 
 fn reads_back<T: Serialize + DeserializeOwned>(body: &Value) {
