@@ -530,24 +530,24 @@ mod tests {
             host: "ferroboot".into(),
         };
         let token =
-            |token: Option<&Secret>| lookup(&node, token, &view, 300, false).config.agent_token;
+            |token: Option<&Secret>| lookup(&node, token, &view, 300, None).config.agent_token;
 
         assert_eq!(token(None).as_deref(), Some(MASKED));
         assert_eq!(token(Some(&Secret("t".repeat(43)))), Some("t".repeat(43)));
     }
 
     #[test]
-    fn only_an_agent_that_asks_for_a_channel_is_offered_one() {
+    fn a_channel_is_in_the_answer_only_if_it_is_offered() {
         let node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
         let view = ClientView {
             version: Version::MAX,
             base_url: "http://a".into(),
             host: "ferroboot".into(),
         };
-        let config = |asks| json!(lookup(&node, None, &view, 300, asks))["config"].clone();
+        let config = |channel| json!(lookup(&node, None, &view, 300, channel))["config"].clone();
 
-        assert_eq!(config(true)["ferroboot_channel"], json!(1));
-        assert_eq!(config(false).get("ferroboot_channel"), None);
+        assert_eq!(config(Some(1))["ferroboot_channel"], json!(1));
+        assert_eq!(config(None).get("ferroboot_channel"), None);
     }
 
     #[test]

@@ -347,9 +347,9 @@ mod tests {
             let options = [IPXE, (code::ARCHITECTURE, &[0, 7][..]), (code::IPXE, features)];
             choose_boot(&request(&context, &options), US, NameLookup::Possible, &context)
         };
-        let url = |features: &[u8]| match told(features).instruction {
-            Answer::Boot(url) => url,
-            other => panic!("no URL: {other:?}"),
+        let url = |features: &[u8]| {
+            let Answer::Boot(url) = told(features).instruction else { panic!("no URL") };
+            url
         };
         let (http, https) = ([19, 1, 1], [20, 1, 1]);
 
