@@ -58,7 +58,7 @@ ramdisk-arm64 ramdisk-riscv64: ramdisk-%: agent-% $(RAMDISK)
 
 agent: $(AGENT) ## The ramdisk's agent, statically linked
 
-firmware: dependencies ## Newer builds of OVMF than the installed one, in target/firmware
+firmware: dependencies ## Newer builds of OVMF than the installed one, and signed boot loaders, in target/firmware
 	scripts/firmware
 
 build: build-dependencies

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail, ensure};
 use efi::{SharedFile, UkiStub};
 use hardware::CpuArch;
-use netboot::boot_set::{BootSetManifest, ManifestFile, efi_machine};
-use netboot::composition::RamdiskFiles;
+use netboot::boot_set::{BootSetManifest, ManifestFile, SHIM, SIGNED_GRUB, efi_machine};
+use netboot::composition::{RamdiskFiles, SignedLoaders};
 use provision::artifact::Artifact;
 
 /// A file shared by images, held open: replacing it on disk does not affect a current boot.
@@ -34,6 +34,8 @@ pub(crate) struct BootSet {
     /// `None` if Debian has no iPXE for the architecture.
     ipxe: Option<Shared>,
     grub: Shared,
+    /// `None` unless `ferroboot image loaders` has added them.
+    signed_loaders: Option<SignedLoaders<Shared>>,
     pub(crate) kernel_version: String,
 }
 
@@ -66,6 +68,7 @@ impl BootSet {
             },
             ipxe: ipxe.map(|name| open(&manifest, folder, name)).transpose()?,
             grub: open(&manifest, folder, &format!("grub{}.efi", cpu_arch.uefi_name()))?,
+            signed_loaders: signed_loaders(&manifest, folder)?,
             stub_file,
             stub,
             kernel_version: manifest.kernel_version().to_owned(),
@@ -84,16 +87,37 @@ impl BootSet {
             seed,
             stub: &self.stub,
             grub: &self.grub.source,
+            signed_loaders: self.signed_loaders.as_ref().map(|SignedLoaders { shim, grub }| {
+                SignedLoaders { shim: &shim.source, grub: &grub.source }
+            }),
             ipxe: self.ipxe.as_ref().map(|ipxe| &ipxe.source),
             kernel_version: &self.kernel_version,
         }
     }
 
+    /// Whether it has shim and a GRUB for it.
+    pub(crate) fn has_signed_loaders(&self) -> bool {
+        self.signed_loaders.is_some()
+    }
+
     /// The open files of these ingredients.
     pub(crate) fn open_files(&self, ramdisk: &Ramdisk) -> Vec<Shared> {
         let own = [&ramdisk.kernel, &ramdisk.initramfs, &self.stub_file, &self.grub];
-        own.into_iter().chain(&self.ipxe).cloned().collect()
+        let signed = self.signed_loaders.iter().flat_map(|signed| [&signed.shim, &signed.grub]);
+        own.into_iter().chain(&self.ipxe).chain(signed).cloned().collect()
     }
+}
+
+/// Opens shim and its GRUB, if the boot set has both.
+fn signed_loaders(
+    manifest: &BootSetManifest,
+    folder: &Path,
+) -> Result<Option<SignedLoaders<Shared>>> {
+    if [SHIM, SIGNED_GRUB].into_iter().any(|name| !manifest.names().any(|there| there == name)) {
+        return Ok(None);
+    }
+    let open = |name| open(manifest, folder, name);
+    Ok(Some(SignedLoaders { shim: open(SHIM)?, grub: open(SIGNED_GRUB)? }))
 }
 
 /// Opens a file in the manifest.

@@ -4,9 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Result;
-use hardware::CpuArch;
-use netboot::boot_set::folder_of;
+use anyhow::{Context as _, Result, ensure};
+use hardware::{CpuArch, MicrosoftUefiCa};
+use netboot::boot_set::{SHIM, folder_of};
+use netboot::composition::CompositionError;
+use netboot::shim_signers::microsoft_authorities;
 use provision::artifact::Artifact;
 
 use crate::boot_set::BootSet;
@@ -27,6 +29,20 @@ pub fn ipxe_trusts_firmware_cas(folder: &Path, cpu_arch: CpuArch) -> bool {
     let program = fs::read(folder_of(folder, cpu_arch).join(ipxe.file_name()));
     let variable: Vec<_> = "TlsCaCertificate".encode_utf16().flat_map(u16::to_le_bytes).collect();
     program.is_ok_and(|program| program.windows(variable.len()).any(|part| part == variable))
+}
+
+/// Microsoft's authorities that signed the shim in the boot set for `cpu_arch`; none if others did.
+///
+/// # Errors
+/// A file that is missing or damaged.
+pub fn shim_authorities(folder: &Path, cpu_arch: CpuArch) -> Result<Vec<MicrosoftUefiCa>> {
+    let folder = folder_of(folder, cpu_arch);
+    let boot_set = BootSet::open(&folder, cpu_arch)?;
+    ensure!(boot_set.has_signed_loaders(), CompositionError::NoShim);
+    let shim = folder.join(SHIM);
+    let context = || format!("{} cannot be used", shim.display());
+    let program = fs::read(&shim).with_context(context)?;
+    microsoft_authorities(&program).with_context(context)
 }
 
 /// The architectures with boot sets; clones share the last result.

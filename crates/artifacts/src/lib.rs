@@ -24,7 +24,7 @@ mod token_key;
 mod uki_signer;
 
 pub use artifacts::Artifacts;
-pub use boot_sets::{BootSets, check_boot_set, ipxe_trusts_firmware_cas};
+pub use boot_sets::{BootSets, check_boot_set, ipxe_trusts_firmware_cas, shim_authorities};
 pub use settings::ArtifactSettings;
 pub use token_key::TokenKeyUri;
 pub use uki_signer::{SignKey, SigningKey, UkiSigner};

@@ -8,9 +8,11 @@ use http::header::{
     IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE, RANGE, USER_AGENT,
 };
 use http::{HeaderName, Method, Request};
+use jiff::Timestamp;
 use netboot::fetch_answer::FetchRefusal;
 use netboot::fetch_plan::FetchRequest;
-use netboot::ticket::{TicketRefusal, admit, boot_path};
+use netboot::scripts::{SIGNED_GRUB_CONFIG, SIGNED_GRUB_CONFIG_PATH};
+use netboot::ticket::{TicketRefusal, admit, boot_path, is_signed_grub_config};
 use nodes::{NodeIndex, Recorder};
 use provision::artifact::Artifact;
 use provision::trace::TlsFailure;
@@ -23,6 +25,7 @@ use transport::http_server::{
 use crate::answer::Answer;
 use crate::attempt_images::AttemptImages;
 use crate::body::Body;
+use crate::contents::Contents;
 use crate::exchange::Exchange;
 
 /// The service of the boot listener's port; clones share it.
@@ -149,6 +152,9 @@ impl BootService {
             Method::HEAD => true,
             _ => return Err(FetchRefusal::Method),
         };
+        if is_signed_grub_config(request.uri().path()) {
+            return Ok(self.signed_grub_config(head, caller, asked_for));
+        }
         let path = boot_path(request.uri().path())?;
         asked_for.file = shortened(path.file, 80);
         asked_for.artifact = Artifact::of_file_name(path.file);
@@ -172,6 +178,22 @@ impl BootService {
             if_unmodified_since: text(IF_UNMODIFIED_SINCE),
         };
         Ok(Answer::planned(&fetch, contents, attempt.started_at))
+    }
+}
+
+impl BootService {
+    /// The configuration that Debian's signed GRUB asks for outside of its ticket's folder. It is the same for
+    /// everybody and without a secret. It belongs to the boot of the node whose machine has this address.
+    fn signed_grub_config(&self, head: bool, caller: &Caller, asked_for: &mut AskedFor) -> Answer {
+        asked_for.file = SIGNED_GRUB_CONFIG_PATH.trim_start_matches('/').to_owned();
+        let owner = self.0.recorder.addresses().owner(caller.remote.ip());
+        asked_for.node = owner.and_then(|owner| self.0.index.by_uuid(owner)).map(|(node, _)| node);
+        let contents = Arc::new(Contents::sentence(SIGNED_GRUB_CONFIG.to_owned()));
+        Answer::planned(
+            &FetchRequest { head, ..FetchRequest::default() },
+            contents,
+            Timestamp::UNIX_EPOCH,
+        )
     }
 }
 

@@ -1064,6 +1064,49 @@ async fn client_hello(tls: &SslConnector) -> Vec<u8> {
     hello
 }
 
+#[tokio::test]
+async fn shim_gets_its_second_stage_beside_itself_and_the_signed_grub_its_way_back_to_the_ticket() {
+    let loader = HttpLoader::ShimGrub;
+    let mut listener = Listener::with(|settings| settings.http_loader = loader).await;
+    listener.artifacts.prepare(&booting_node()).await.unwrap();
+
+    assert!(listener.get("bootx64.efi").await.body == pattern(7_000, 13));
+    // As shim asks.
+    assert!(listener.get("/grubx64.efi").await.body == pattern(8_000, 17));
+    let first = listener.get_path("/grub/grub.cfg").await;
+    assert_eq!(first.status, 200);
+    let first = String::from_utf8(first.body).unwrap();
+    assert!(first.contains("configfile \"$cmdpath/grub.cfg\"") && !first.contains(TICKET));
+    let config = String::from_utf8(listener.get("grub.cfg").await.body).unwrap();
+    assert!(config.contains("linux \"$cmdpath/kernel\" 'ipa-api-url=http://127.0.0.1:6386'"));
+    // The machine has fetched from this address before, so the request without a ticket is its own.
+    for path in ["bootx64.efi", "grubx64.efi", "grub/grub.cfg"] {
+        assert_eq!(listener.recorded().await.path, path);
+    }
+}
+
+#[tokio::test]
+async fn shim_starts_the_uki_of_the_node() {
+    let loader = HttpLoader::ShimUki;
+    let listener = Listener::with(|settings| settings.http_loader = loader).await;
+    listener.artifacts.prepare(&booting_node()).await.unwrap();
+
+    assert!(listener.get("bootx64.efi").await.body == pattern(7_000, 13));
+    let uki = listener.get("grubx64.efi").await.body;
+    assert!(uki.len() > KERNEL_LEN + INITRAMFS_LEN);
+    assert!(uki.windows(12).any(|window| window == b"ipa-api-url="));
+    let iso = listener.get("boot.iso").await.body;
+    assert!(iso.windows(11).any(|window| window == b"GRUBX64 EFI"));
+}
+
+#[tokio::test]
+async fn without_shim_there_is_no_second_stage() {
+    let listener = Listener::start().await;
+
+    assert_eq!(listener.get("grubx64.efi").await.status, 503);
+    assert_eq!(listener.get_path("/grub/x86_64-efi/command.lst").await.status, 404);
+}
+
 /// TLS that refuses every client.
 #[derive(Debug)]
 struct RefusingTls;
@@ -1349,6 +1392,8 @@ fn write_boot_set_for(cpu_arch: CpuArch, folder: &Path, kernel: &[u8]) {
         ("stub.efi", stub_for(efi_machine(cpu_arch))),
         ("snponly.efi", pattern(5_000, 7)),
         (&grub, pattern(6_000, 11)),
+        ("shimx64.efi.signed", pattern(7_000, 13)),
+        ("grubnetx64.efi.signed", pattern(8_000, 17)),
     ];
     let mut manifest = Map::new();
     for (name, contents) in files {

@@ -1,7 +1,8 @@
 //! An EFI system partition: a FAT16 file system with one program, the default loader for the architecture, such as
-//! `\EFI\BOOT\BOOTX64.EFI` (Microsoft's "FAT: General Overview of On-Disk Format"; UEFI §13.3.1.1, §3.5.1.1).
+//! `\EFI\BOOT\BOOTX64.EFI` (Microsoft's "FAT: General Overview of On-Disk Format"; UEFI §13.3.1.1, §3.5.1.1), and the
+//! program that it starts, if it is shim.
 //!
-//! The program's clusters are consecutive up to the end of the file system, so that they are a run of the program's
+//! Each program's clusters are consecutive, up to the end of the file system, so that they are a run of the program's
 //! own extents.
 
 use std::sync::Arc;
@@ -54,7 +55,24 @@ pub enum EspError {
 /// # Errors
 /// [`EspError::Long`] above 2 GiB.
 pub fn esp(program: &ComposedImage, machine: PeMachine) -> Result<ComposedImage, EspError> {
-    let layout = FatLayout::of(program.len())?;
+    esp_of(&[program], machine)
+}
+
+/// Composes an ESP for x64 with shim as the default loader, and beside it the program that shim starts,
+/// `\EFI\BOOT\GRUBX64.EFI`.
+///
+/// # Errors
+/// [`EspError::Long`] above 2 GiB.
+pub fn esp_with_shim(
+    shim: &ComposedImage,
+    second_stage: &ComposedImage,
+) -> Result<ComposedImage, EspError> {
+    esp_of(&[shim, second_stage], PeMachine::X64)
+}
+
+fn esp_of(programs: &[&ComposedImage], machine: PeMachine) -> Result<ComposedImage, EspError> {
+    let lens: Vec<_> = programs.iter().map(|program| program.len()).collect();
+    let layout = FatLayout::of(&lens)?;
     let mut fat = layout.fat();
     let fat_len = layout.sectors_per_fat * SECTOR;
     fat.resize(fat_len as usize, 0);
@@ -65,12 +83,16 @@ pub fn esp(program: &ComposedImage, machine: PeMachine) -> Result<ComposedImage,
     (0..FATS).for_each(|_| image.push_bytes(fat.clone()));
     image.push_bytes(root_directory());
     image.pad_to(layout.data_start());
-    for directory in [efi_directory(), boot_directory(machine, program.len() as u32)] {
+    for directory in [efi_directory(), boot_directory(machine, &lens, &layout)] {
         let end = image.len() + layout.cluster_len();
         image.push_bytes(directory);
         image.pad_to(end);
     }
-    image.append(program);
+    for (program, clusters) in programs.iter().zip(&layout.file_clusters) {
+        let end = image.len() + clusters * layout.cluster_len();
+        image.append(program);
+        image.pad_to(end);
+    }
     image.pad_to(layout.len());
     Ok(image)
 }
@@ -78,28 +100,34 @@ pub fn esp(program: &ComposedImage, machine: PeMachine) -> Result<ComposedImage,
 /// Sizes in sectors and clusters.
 struct FatLayout {
     sectors_per_cluster: u64,
-    file_clusters: u64,
+    /// The number of clusters of each program.
+    file_clusters: Vec<u64>,
     clusters: u64,
     sectors_per_fat: u64,
 }
 
 impl FatLayout {
     /// The layout with the largest clusters that leave enough of them for FAT16, for the shortest tables.
-    fn of(len: u64) -> Result<Self, EspError> {
+    fn of(lens: &[u64]) -> Result<Self, EspError> {
         let mut sectors_per_cluster = MOST_SECTORS_PER_CLUSTER;
-        let used = |sectors_per_cluster| len.div_ceil(sectors_per_cluster * SECTOR) + 2;
+        let clusters_of =
+            |len: &u64, sectors_per_cluster| len.div_ceil(sectors_per_cluster * SECTOR);
+        let used = |sectors_per_cluster| {
+            lens.iter().map(|len| clusters_of(len, sectors_per_cluster)).sum::<u64>() + 2
+        };
         while sectors_per_cluster > 1 && used(sectors_per_cluster) < FEWEST_CLUSTERS {
             sectors_per_cluster /= 2;
         }
         let used = used(sectors_per_cluster);
         if used > MOST_CLUSTERS {
             let most = (MOST_CLUSTERS - 2) * MOST_SECTORS_PER_CLUSTER * SECTOR;
-            return Err(EspError::Long { len, most });
+            return Err(EspError::Long { len: lens.iter().sum(), most });
         }
         let clusters = used.max(FEWEST_CLUSTERS);
         // Two entries of the table are reserved.
         let sectors_per_fat = (2 * (clusters + 2)).div_ceil(SECTOR);
-        Ok(Self { sectors_per_cluster, file_clusters: used - 2, clusters, sectors_per_fat })
+        let file_clusters = lens.iter().map(|len| clusters_of(len, sectors_per_cluster)).collect();
+        Ok(Self { sectors_per_cluster, file_clusters, clusters, sectors_per_fat })
     }
 
     fn cluster_len(&self) -> u64 {
@@ -144,10 +172,21 @@ impl FatLayout {
     }
 
     fn fat(&self) -> Vec<u8> {
-        let last = FILE_CLUSTER + self.file_clusters as u16 - 1;
         let reserved_and_directories = [0xFFF8, END_OF_CHAIN, END_OF_CHAIN, END_OF_CHAIN];
-        let file = (FILE_CLUSTER..=last).map(|n| if n == last { END_OF_CHAIN } else { n + 1 });
-        reserved_and_directories.into_iter().chain(file).flat_map(u16::to_le_bytes).collect()
+        let files = self.starts().zip(&self.file_clusters).flat_map(|(start, clusters)| {
+            let end = start + *clusters as u16;
+            (start..end).map(move |n| if n + 1 == end { END_OF_CHAIN } else { n + 1 })
+        });
+        reserved_and_directories.into_iter().chain(files).flat_map(u16::to_le_bytes).collect()
+    }
+
+    /// The first cluster of each program.
+    fn starts(&self) -> impl Iterator<Item = u16> {
+        self.file_clusters.iter().scan(FILE_CLUSTER, |next, clusters| {
+            let start = *next;
+            *next += *clusters as u16;
+            Some(start)
+        })
     }
 }
 
@@ -166,8 +205,12 @@ fn efi_directory() -> Vec<u8> {
     .concat()
 }
 
-fn boot_directory(machine: PeMachine, len: u32) -> Vec<u8> {
-    let program = |name| entry(name, 0, FILE_CLUSTER, len);
+fn boot_directory(machine: PeMachine, lens: &[u64], layout: &FatLayout) -> Vec<u8> {
+    let mut places = layout.starts().zip(lens);
+    let mut program = |name| {
+        let (start, len) = places.next().expect("there is a program for each name");
+        entry(name, 0, start, *len as u32)
+    };
     let mut entries = vec![
         entry(b".          ", DIRECTORY, BOOT_CLUSTER, 0),
         entry(b"..         ", DIRECTORY, EFI_CLUSTER, 0),
@@ -180,6 +223,10 @@ fn boot_directory(machine: PeMachine, len: u32) -> Vec<u8> {
             entries.extend(long_name("BOOTRISCV64.EFI", short));
             entries.push(program(short));
         }
+    }
+    if lens.len() > 1 {
+        // The name is in shim (`DEFAULT_LOADER`).
+        entries.push(program(b"GRUBX64 EFI"));
     }
     entries.concat()
 }
@@ -233,8 +280,12 @@ pub(crate) mod tests {
     use super::*;
     use crate::image::tests::{contents, part, source};
 
-    /// Finds `\EFI\BOOT\BOOTX64.EFI` as a driver does: from the boot sector, through directories and cluster chains.
     pub(crate) fn program_in(esp: &[u8]) -> Vec<u8> {
+        file_in(esp, b"BOOTX64 EFI")
+    }
+
+    /// Finds a file in `\EFI\BOOT` as a driver does: from the boot sector, through directories and cluster chains.
+    fn file_in(esp: &[u8], name: &[u8; 11]) -> Vec<u8> {
         let u16_at = |at: usize| usize::from(u16::from_le_bytes([esp[at], esp[at + 1]]));
         assert_eq!(&esp[510..512], [0x55, 0xAA]);
         let (sector, cluster) = (u16_at(11), u16_at(11) * usize::from(esp[13]));
@@ -256,7 +307,7 @@ pub(crate) mod tests {
         let at = |n: usize| data + (n - 2) * cluster;
         let (efi, _) = find(root, b"EFI        ");
         let (boot, _) = find(at(efi), b"BOOT       ");
-        let (mut n, len) = find(at(boot), b"BOOTX64 EFI");
+        let (mut n, len) = find(at(boot), name);
         let mut program = Vec::new();
         while n < 0xFFF8 {
             program.extend(&esp[at(n)..at(n) + cluster]);
@@ -279,7 +330,8 @@ pub(crate) mod tests {
 
     #[test]
     fn each_machine_finds_the_program_by_the_name_it_looks_for() {
-        let directory = |machine| boot_directory(machine, 1);
+        let layout = FatLayout::of(&[1]).unwrap();
+        let directory = |machine| boot_directory(machine, &[1], &layout);
         assert!(directory(PeMachine::X64)[64..].starts_with(b"BOOTX64 EFI"));
         assert!(directory(PeMachine::Arm64)[64..].starts_with(b"BOOTAA64EFI"));
         // As written by mtools.
@@ -311,14 +363,24 @@ pub(crate) mod tests {
         }
 
         #[test]
+        fn shim_finds_its_second_stage_beside_itself(
+            shim in 1u64..1_100_000, len in prop_oneof![1u64..5_000, 2_000_000u64..9_000_000],
+        ) {
+            let programs = [source("shim", shim), source("uki", len)].map(ComposedImage::of_file);
+            let esp = contents(&esp_with_shim(&programs[0], &programs[1]).unwrap());
+            prop_assert_eq!(program_in(&esp), contents(&programs[0]));
+            prop_assert_eq!(file_in(&esp, b"GRUBX64 EFI"), contents(&programs[1]));
+        }
+
+        #[test]
         fn the_program_is_one_run_for_any_length(len in 1u64..2_147_000_000) {
-            let layout = FatLayout::of(len).unwrap();
+            let layout = FatLayout::of(&[len]).unwrap();
             let esp = esp(&program(len), PeMachine::X64).unwrap();
             prop_assert_eq!(esp.len(), layout.len());
             let start = layout.data_start() + 2 * layout.cluster_len();
             let first = part(&esp, start..start + len.min(100));
             prop_assert_eq!(first, part(&program(len), 0..len.min(100)));
-            prop_assert!(layout.file_clusters * layout.cluster_len() >= len);
+            prop_assert!(layout.file_clusters[0] * layout.cluster_len() >= len);
             prop_assert!((FEWEST_CLUSTERS..=MOST_CLUSTERS).contains(&layout.clusters));
         }
     }

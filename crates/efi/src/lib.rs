@@ -10,6 +10,7 @@ mod fat;
 mod image;
 mod iso;
 mod pe;
+mod program_signatures;
 mod uki;
 pub mod variables;
 
@@ -17,8 +18,9 @@ pub use self::authenticode::{
     AuthenticodeBytes, ImageDigest, SignerCertificate, SpcIndirectData, signed_uki,
 };
 pub use self::cpio::CpioArchive;
-pub use self::fat::{EspError, esp};
+pub use self::fat::{EspError, esp, esp_with_shim};
 pub use self::image::{ComposedImage, Extent, ExtentSlice, SharedFile};
 pub use self::iso::{IsoError, iso};
 pub use self::pe::{AddSectionError, NotSignable, PeMachine, StubError, UkiStub};
+pub use self::program_signatures::{SignaturesError, program_signatures};
 pub use self::uki::{COMMAND_LINE_ROOM, Uki, UkiError, UkiParts, seeded_initramfs, uki};

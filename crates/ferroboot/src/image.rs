@@ -8,6 +8,7 @@ mod grub;
 mod initramfs;
 mod manifest;
 mod packages;
+mod signed_loaders;
 mod steps;
 
 use std::fs;
@@ -22,6 +23,7 @@ use self::files::read;
 use self::initramfs::Initramfs;
 use self::manifest::BootSetWriter;
 use self::packages::DebianPackages;
+use self::signed_loaders::AddLoaders;
 use self::steps::step;
 
 /// The path of the static agent that `make agent` builds for an architecture, relative to the checkout.
@@ -39,6 +41,8 @@ fn default_agent(cpu_arch: CpuArch) -> PathBuf {
 pub enum ImageCommand {
     /// Make a boot set from Debian's packages.
     Build(BuildImage),
+    /// Add the shim and GRUB that Debian signs to a boot set, for Secure Boot.
+    Loaders(AddLoaders),
 }
 
 impl ImageCommand {
@@ -50,6 +54,7 @@ impl ImageCommand {
     pub fn run(&self) -> Result<()> {
         match self {
             Self::Build(build) => build.run(),
+            Self::Loaders(loaders) => loaders.run(),
         }
     }
 }

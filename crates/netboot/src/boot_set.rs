@@ -11,6 +11,11 @@ use thiserror::Error;
 /// The version of the format.
 const VERSION: u32 = 1;
 
+/// shim, with its distribution's name for it.
+pub const SHIM: &str = "shimx64.efi.signed";
+/// The GRUB that this shim starts.
+pub const SIGNED_GRUB: &str = "grubnetx64.efi.signed";
+
 /// The manifest of a boot set: kernel, initramfs and the loaders that start them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BootSetManifest {

@@ -2,7 +2,7 @@
 
 use efi::{
     ComposedImage, CpioArchive, EspError, IsoError, SharedFile, Uki, UkiError, UkiParts, UkiStub,
-    esp, iso, seeded_initramfs, uki,
+    esp, esp_with_shim, iso, seeded_initramfs, uki,
 };
 use hardware::CpuArch;
 use provision::artifact::{Artifact, HttpLoader};
@@ -39,10 +39,21 @@ pub struct RamdiskFiles<'a> {
     pub stub: &'a UkiStub,
     /// GRUB.
     pub grub: &'a SharedFile,
+    /// shim, and a GRUB whose signature it accepts; `None` if the boot set has none.
+    pub signed_loaders: Option<SignedLoaders<&'a SharedFile>>,
     /// iPXE; `None` if Debian has none for the architecture.
     pub ipxe: Option<&'a SharedFile>,
     /// The kernel's version, as shown by `uname -r`.
     pub kernel_version: &'a str,
+}
+
+/// shim and GRUB with the signatures of their distribution.
+#[derive(Clone, Copy, Debug)]
+pub struct SignedLoaders<File> {
+    /// shim, signed by Microsoft.
+    pub shim: File,
+    /// GRUB, signed by the distribution, whose certificate is in shim.
+    pub grub: File,
 }
 
 /// The reason why an artifact cannot be composed.
@@ -54,6 +65,12 @@ pub enum CompositionError {
     /// The boot set has no iPXE.
     #[error("the boot set has no iPXE: set the node's boot_interface to http")]
     NoIpxe,
+    /// The boot set has no shim.
+    #[error("the boot set has no shim: add Debian's signed loaders with `ferroboot image loaders`")]
+    NoShim,
+    /// Nothing starts this file.
+    #[error("the first loader is not shim (http_loader), and nothing else starts this file")]
+    NoSecondStage,
     /// The artifact is empty: firmware would wait for its first byte.
     #[error("{} is empty", .0.file_name())]
     Empty(Artifact),
@@ -106,6 +123,14 @@ pub fn artifacts_of(
         (BootInterface::Http, HttpLoader::Grub) => {
             vec![boot_loader, Artifact::GrubConfig, Artifact::Kernel, Artifact::Initramfs]
         }
+        (BootInterface::Http, HttpLoader::ShimUki) => vec![boot_loader, Artifact::ShimSecondStage],
+        (BootInterface::Http, HttpLoader::ShimGrub) => vec![
+            boot_loader,
+            Artifact::ShimSecondStage,
+            Artifact::GrubConfig,
+            Artifact::Kernel,
+            Artifact::Initramfs,
+        ],
         (BootInterface::HttpIpxe, _) => {
             let ipxe = Artifact::ipxe(cpu_arch).ok_or(NoBoot::NoIpxe { cpu_arch })?;
             vec![ipxe, Artifact::IpxeScript, Artifact::Kernel, Artifact::Initramfs]
@@ -113,8 +138,8 @@ pub fn artifacts_of(
     })
 }
 
-/// Composes an artifact; `loader` is the first loader of the boot interface `http`, and `sign` signs UKIs, also the
-/// one in an ISO image.
+/// Composes an artifact; `loader` is the first loader of the boot interface `http`, also in an ISO image if it is shim
+/// with a UKI, and `sign` signs UKIs, also the one in an ISO image.
 ///
 /// # Errors
 /// [`CompositionError`]
@@ -149,16 +174,28 @@ fn ramdisk_artifact(
         let uki = ramdisk_uki(files, command_line)?;
         sign(uki).map_err(CompositionError::Sign)
     };
+    let signed_loaders = || files.signed_loaders.ok_or(CompositionError::NoShim);
     Ok(match artifact {
         Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64 => {
             match loader {
                 HttpLoader::Uki => signed_uki()?,
                 HttpLoader::Grub => whole(files.grub),
+                HttpLoader::ShimGrub | HttpLoader::ShimUki => whole(signed_loaders()?.shim),
             }
         }
+        Artifact::ShimSecondStage => match loader {
+            HttpLoader::ShimUki => signed_uki()?,
+            HttpLoader::ShimGrub => whole(signed_loaders()?.grub),
+            HttpLoader::Uki | HttpLoader::Grub => return Err(CompositionError::NoSecondStage),
+        },
         Artifact::Ipxe | Artifact::IpxeArm64 => whole(files.ipxe.ok_or(CompositionError::NoIpxe)?),
         Artifact::IpxeScript => ComposedImage::of_bytes(scripts::ipxe(command_line)?.into_bytes()),
-        Artifact::Iso => iso(&esp(&signed_uki()?, files.stub.machine())?)?,
+        Artifact::Iso => iso(&match loader {
+            HttpLoader::ShimUki => esp_with_shim(&whole(signed_loaders()?.shim), &signed_uki()?)?,
+            HttpLoader::Uki | HttpLoader::Grub | HttpLoader::ShimGrub => {
+                esp(&signed_uki()?, files.stub.machine())?
+            }
+        })?,
         Artifact::GrubConfig => ComposedImage::of_bytes(scripts::grub(command_line)?.into_bytes()),
         Artifact::Kernel => whole(files.kernel),
         Artifact::Initramfs => seeded_initramfs(files.initramfs, files.seed),
@@ -213,6 +250,7 @@ pub fn content_type(artifact: Artifact) -> &'static str {
         Artifact::BootLoader
         | Artifact::BootLoaderArm64
         | Artifact::BootLoaderRiscv64
+        | Artifact::ShimSecondStage
         | Artifact::Ipxe
         | Artifact::IpxeArm64 => "application/efi",
         Artifact::Iso => "application/vnd.efi-iso",

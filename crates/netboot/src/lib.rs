@@ -58,6 +58,7 @@ pub mod respond;
 pub mod router_advertisements;
 pub mod scripts;
 pub mod secure_boot;
+pub mod shim_signers;
 pub mod strangers;
 #[cfg(test)]
 mod test_view;

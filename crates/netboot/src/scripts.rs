@@ -48,6 +48,21 @@ reboot
     ))
 }
 
+/// The path at which Debian's signed GRUB, started by shim over HTTP, looks for its configuration: `grubnetx64.efi` is
+/// built with the prefix `/grub`, so that it leaves the folder that it came from.
+pub const SIGNED_GRUB_CONFIG_PATH: &str = "/grub/grub.cfg";
+
+/// The configuration of Debian's signed GRUB, the same for all machines: it goes on to the one in the folder that GRUB
+/// came from, whose name only the machine with the ticket knows. `$fw_path` is that folder, from GRUB 2.12 on;
+/// `$cmdpath` is empty if shim started it.
+pub const SIGNED_GRUB_CONFIG: &str = r#"set cmdpath="$fw_path"
+export cmdpath
+configfile "$cmdpath/grub.cfg"
+echo "GRUB found no configuration at $cmdpath/grub.cfg; this machine restarts in 10 s."
+sleep 10
+reboot
+"#;
+
 /// GRUB's configuration for a kernel command line.
 ///
 /// # Errors

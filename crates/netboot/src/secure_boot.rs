@@ -18,8 +18,7 @@ pub fn refused_by_secure_boot(
         BootInterface::Http if loader == HttpLoader::Grub => {
             Some("the boot set's GRUB is not signed: set another http_loader in [boot]")
         }
-        // Another loader has signatures of its own.
-        BootInterface::Http if loader != HttpLoader::Uki => None,
+        BootInterface::Http if loader.begins_with_shim() => None,
         BootInterface::Http
         | BootInterface::RedfishHttps
         | BootInterface::RedfishVirtualMedia => (!signs).then_some(

@@ -8,6 +8,8 @@ use provision::{Attempt, Node};
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
+use crate::scripts::SIGNED_GRUB_CONFIG_PATH;
+
 /// The parts of `/boot/{ticket}/{file}`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BootPath<'a> {
@@ -67,6 +69,13 @@ pub fn boot_path(path: &str) -> Result<BootPath<'_>, TicketRefusal> {
     }
 }
 
+/// Whether the path is [`SIGNED_GRUB_CONFIG_PATH`]; empty parts are ignored.
+#[must_use]
+pub fn is_signed_grub_config(path: &str) -> bool {
+    let asked = path.split('/').filter(|part| !part.is_empty());
+    asked.eq(SIGNED_GRUB_CONFIG_PATH.split('/').filter(|part| !part.is_empty()))
+}
+
 /// The artifact to serve, if the ticket is valid; `node` is the result of looking the ticket up.
 ///
 /// # Errors
@@ -104,6 +113,16 @@ mod tests {
     fn a_path_that_climbs_or_hides_is_refused() {
         for path in ["/boot/T/../kernel", "/boot/T/%2e%2e/kernel", "/boot/./T/kernel", "/boot\\T"] {
             assert_eq!(boot_path(path), Err(TicketRefusal::Disguised), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_configuration_of_a_signed_grub_has_one_path_and_no_other_form() {
+        assert!(
+            is_signed_grub_config("/grub/grub.cfg") && is_signed_grub_config("//grub//grub.cfg")
+        );
+        for path in ["/grub", "/grub/grub.cfg-01", "/x/grub/grub.cfg", "/grub/../grub/grub.cfg"] {
+            assert!(!is_signed_grub_config(path), "{path}");
         }
     }
 

@@ -213,13 +213,16 @@ impl Urls {
                 Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64,
                 HttpLoader::Grub,
             )
-            | (Artifact::GrubConfig, _) => LoaderTls::None,
+            | (Artifact::GrubConfig, HttpLoader::Uki | HttpLoader::Grub) => LoaderTls::None,
+            // shim, and Debian's signed GRUB, fetch by means of the firmware.
             (
                 Artifact::BootLoader | Artifact::BootLoaderArm64 | Artifact::BootLoaderRiscv64,
-                HttpLoader::Uki,
+                HttpLoader::Uki | HttpLoader::ShimGrub | HttpLoader::ShimUki,
             )
+            | (Artifact::GrubConfig, HttpLoader::ShimGrub | HttpLoader::ShimUki)
             | (
-                Artifact::Ipxe
+                Artifact::ShimSecondStage
+                | Artifact::Ipxe
                 | Artifact::IpxeArm64
                 | Artifact::Iso
                 | Artifact::Kernel
@@ -350,7 +353,11 @@ impl Urls {
                 (self.boot_scheme(node), "GRUB has no TLS")
             }
             (BootInterface::HttpIpxe, _, LoaderTls::Own)
-            | (BootInterface::Http, HttpLoader::Uki, _)
+            | (
+                BootInterface::Http,
+                HttpLoader::Uki | HttpLoader::ShimGrub | HttpLoader::ShimUki,
+                _,
+            )
             | (BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia, _, _) => {
                 return Ok(());
             }

@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Artifact {
-    /// `bootx64.efi`: the loader of `http`, a UKI for this node or GRUB.
+    /// `bootx64.efi`: the loader of `http`, a UKI for this node, GRUB or shim.
     BootLoader,
     /// `bootaa64.efi`: the same for arm64.
     BootLoaderArm64,
     /// `bootriscv64.efi`: the same for riscv64.
     BootLoaderRiscv64,
+    /// `grubx64.efi`: the program that shim starts, a UKI for this node or GRUB.
+    ShimSecondStage,
     /// `snponly.efi`: iPXE.
     Ipxe,
     /// `snponly-arm64.efi`: iPXE for arm64.
@@ -31,10 +33,11 @@ pub enum Artifact {
 
 impl Artifact {
     /// All artifacts.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::BootLoader,
         Self::BootLoaderArm64,
         Self::BootLoaderRiscv64,
+        Self::ShimSecondStage,
         Self::Ipxe,
         Self::IpxeArm64,
         Self::IpxeScript,
@@ -51,6 +54,8 @@ impl Artifact {
             Self::BootLoader => "bootx64.efi",
             Self::BootLoaderArm64 => "bootaa64.efi",
             Self::BootLoaderRiscv64 => "bootriscv64.efi",
+            // The name is in shim (`DEFAULT_LOADER`), which takes it from its own folder.
+            Self::ShimSecondStage => "grubx64.efi",
             Self::Ipxe => "snponly.efi",
             Self::IpxeArm64 => "snponly-arm64.efi",
             Self::IpxeScript => "boot.ipxe",
@@ -85,7 +90,7 @@ impl Artifact {
     #[must_use]
     pub fn cpu_arch(self) -> Option<CpuArch> {
         match self {
-            Self::BootLoader | Self::Ipxe => Some(CpuArch::X64),
+            Self::BootLoader | Self::ShimSecondStage | Self::Ipxe => Some(CpuArch::X64),
             Self::BootLoaderArm64 | Self::IpxeArm64 => Some(CpuArch::Arm64),
             Self::BootLoaderRiscv64 => Some(CpuArch::Riscv64),
             Self::IpxeScript | Self::Iso | Self::GrubConfig | Self::Kernel | Self::Initramfs => {
@@ -108,6 +113,7 @@ impl Artifact {
             Self::BootLoader | Self::BootLoaderArm64 | Self::BootLoaderRiscv64 => {
                 loader == HttpLoader::Uki
             }
+            Self::ShimSecondStage => loader == HttpLoader::ShimUki,
             Self::Ipxe | Self::IpxeArm64 | Self::IpxeScript | Self::GrubConfig | Self::Kernel => {
                 false
             }
@@ -115,13 +121,28 @@ impl Artifact {
     }
 }
 
-/// The first loader of the `http` boot interface, from the settings.
+/// The first loader of the `http` boot interface, from the settings, and what it starts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum HttpLoader {
     /// A UKI composed for the node: one file, one fetch.
     #[default]
     Uki,
     /// GRUB, which fetches `grub.cfg`, kernel and initramfs.
     Grub,
+    /// shim and GRUB with their distribution's signatures, for Secure Boot. GRUB fetches as [`Self::Grub`] does.
+    ShimGrub,
+    /// shim with its distribution's signature, which fetches the UKI of [`Self::Uki`].
+    ShimUki,
+}
+
+impl HttpLoader {
+    /// Whether it begins with shim.
+    #[must_use]
+    pub fn begins_with_shim(self) -> bool {
+        match self {
+            Self::Uki | Self::Grub => false,
+            Self::ShimGrub | Self::ShimUki => true,
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! The diagnosis of a boot: the reason why it does not go on, from its trace.
 
+mod boot_chain;
 mod diagnosed_boot;
 mod drive;
 mod firmware;
@@ -166,6 +167,8 @@ struct BootEvidence<'a> {
     /// Whether a file with the operating system was fetched, at once or in parts.
     system_fetched: bool,
     loader_fetched: bool,
+    /// Whether shim has looked for its optional files, and so has started.
+    shim_looked: bool,
     ramdisk_fetched: bool,
     agent_asked_dhcp: bool,
     agent_refused: Option<&'a str>,
@@ -329,6 +332,7 @@ impl<'a> BootEvidence<'a> {
         status: u16,
         error: Option<&'a str>,
     ) {
+        self.shim_looked |= boot_chain::is_of_shim(path);
         // Loaders look for optional files (shim: `revocations_sbat.efi`), and go on without them.
         if artifact.is_some() || !self.loader_fetched {
             self.http =
@@ -550,8 +554,7 @@ impl BootEvidence<'_> {
                 let text = format!("{path} was fetched, and nothing followed for {seconds} s");
                 stuck(
                     text + &self.firmware.secure_boot.text(),
-                    "the loader did not start or did not continue: Secure Boot may refuse it; \
-                     look at the machine's console",
+                    boot_chain::after_fetch(boot.method.loader, path, self.shim_looked),
                 )
             }
             Some(FetchResult::Asked(path)) => stuck(

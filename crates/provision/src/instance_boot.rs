@@ -177,7 +177,8 @@ fn is_of_firmware(what: &BootEventKind) -> bool {
             | Artifact::Ipxe
             | Artifact::IpxeArm64
             | Artifact::Iso => true,
-            Artifact::IpxeScript
+            Artifact::ShimSecondStage
+            | Artifact::IpxeScript
             | Artifact::GrubConfig
             | Artifact::Kernel
             | Artifact::Initramfs => false,

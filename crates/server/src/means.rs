@@ -2,6 +2,7 @@
 
 use anyhow::{Result, bail, ensure};
 use artifacts::{BootSets, ipxe_trusts_firmware_cas};
+use hardware::{CpuArch, SecureBootTrust};
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
 use netboot::secure_boot::refused_by_secure_boot;
@@ -113,13 +114,32 @@ impl BootMeans {
         artifacts::check_boot_set(folder, cpu_arch).map_err(|missing| {
             let make = boot_set_instructions(cpu_arch, folder);
             missing.context(format!("this host has no boot set for {cpu_arch}: {make}"))
-        })
+        })?;
+        if node.boot_interface == BootInterface::Http && self.loader.begins_with_shim() {
+            self.expect_shim(node, cpu_arch)?;
+        }
+        Ok(())
     }
 
     fn has_ipxe_with_tls(&self, node: &Node) -> bool {
         let folder = self.boot_sets.folder();
         node.boot_interface == BootInterface::HttpIpxe
             && node.cpu_arch().is_ok_and(|cpu_arch| ipxe_trusts_firmware_cas(folder, cpu_arch))
+    }
+
+    /// Checks that the boot set has shim, and that firmware with Secure Boot starts it by what its `db` holds.
+    fn expect_shim(&self, node: &Node, cpu_arch: CpuArch) -> Result<()> {
+        let signers = artifacts::shim_authorities(self.boot_sets.folder(), cpu_arch)?;
+        let trust = node.secure_boot_trust.filter(|_| node.secure_boot == Some(true));
+        // An operator's own shim has another signer, which db may have.
+        let refuses =
+            |trust: &SecureBootTrust| !signers.is_empty() && !trust.starts_signed_by(&signers);
+        if let Some(trust) = trust.filter(refuses) {
+            bail!(
+                "Secure Boot is on, and {trust}: it does not start the boot set's shim, which needs a CA of Microsoft's"
+            );
+        }
+        Ok(())
     }
 
     /// Checks that firmware with Secure Boot, as the BMC last showed it, may start the first loader.

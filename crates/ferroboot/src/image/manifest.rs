@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 use netboot::boot_set::{BootSetManifest, ManifestFile};
 use sha2::{Digest, Sha256};
 
+use super::files::read;
+
 /// A boot set under construction.
 #[derive(Debug)]
 pub(super) struct BootSetWriter<'a> {
@@ -17,6 +19,19 @@ pub(super) struct BootSetWriter<'a> {
 impl<'a> BootSetWriter<'a> {
     pub(super) fn new(folder: &'a Path, kernel_version: &str) -> Self {
         Self { manifest: BootSetManifest::new(kernel_version), folder }
+    }
+
+    /// Continues the boot set in a folder.
+    ///
+    /// # Errors
+    ///
+    /// There is none.
+    pub(super) fn open(folder: &'a Path) -> Result<Self> {
+        let path = folder.join("manifest.json");
+        let manifest = BootSetManifest::parse(&read(&path)?);
+        let manifest = manifest
+            .with_context(|| format!("{} is not the manifest of a boot set", path.display()))?;
+        Ok(Self { manifest, folder })
     }
 
     /// Adds a file to the boot set.

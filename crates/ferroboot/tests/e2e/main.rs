@@ -4,6 +4,7 @@
 //! processor. The tests need the packages and files that `make test` installs and builds.
 
 mod architectures;
+mod boot_chains;
 mod check;
 mod crashes;
 mod daemons;

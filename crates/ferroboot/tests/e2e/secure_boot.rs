@@ -116,7 +116,7 @@ fn plan(name: &str, signs: bool) -> Plan {
 }
 
 /// A key and its certificate, made as the book says. The test starts itself again, and finds them then.
-fn keys(name: &str) -> Result<PathBuf> {
+pub(crate) fn keys(name: &str) -> Result<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secure-boot-{name}"));
     if folder.join("uki.pem").exists() {
         return Ok(folder);

@@ -336,6 +336,32 @@ fn files_that_shim_only_looks_for_are_not_taken_for_the_fault() {
         .says_after_a_silence(Verdict::Stuck, "bootx64.efi was fetched, and nothing followed");
 }
 
+#[test]
+fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
+    let shim = || {
+        Trace::switched_on()
+            .loader(HttpLoader::ShimGrub)
+            .address()
+            .then(5, fetched(Artifact::BootLoader))
+    };
+    let looked = || shim().then(1, refused(None, "revocations_sku.efi", 404, "no such file"));
+    let grub = || looked().then(1, fetched(Artifact::ShimSecondStage));
+    let way_back = || grub().then(1, http("GET", None, "grub/grub.cfg", 200, 90, 90));
+    let kernel =
+        || way_back().then(1, fetched(Artifact::GrubConfig)).then(1, fetched(Artifact::Kernel));
+    for (trace, path, hint) in [
+        (shim(), "bootx64.efi", "did not start shim"),
+        (looked(), "bootx64.efi", "shim started, and fetched nothing more"),
+        (grub(), "grubx64.efi", "shim refuses GRUB if"),
+        (way_back(), "grub/grub.cfg", "it must be 2.12 or newer"),
+        (kernel(), "kernel", "only a kernel that shim accepts"),
+    ] {
+        let what = format!("{path} was fetched, and nothing followed");
+        let said = trace.says_after_a_silence(Verdict::Stuck, &what);
+        assert!(said.hint.as_ref().is_some_and(|said| said.contains(hint)), "{path}: {said:?}");
+    }
+}
+
 // The ramdisk and its agent.
 
 #[test]

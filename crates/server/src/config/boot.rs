@@ -96,6 +96,10 @@ impl BootConfig {
             self.sign_key.is_some() == self.sign_certificate.is_some(),
             "boot.sign_key and boot.sign_certificate belong together"
         );
+        ensure!(
+            self.http_loader != HttpLoader::ShimUki || self.sign_key.is_some(),
+            "boot.http_loader \"shim-uki\" needs boot.sign_key: shim starts only a signed UKI"
+        );
         expect_public("boot.url", self.url.as_ref())?;
         expect_public("boot.url6", self.url6.as_ref())
     }
@@ -104,6 +108,12 @@ impl BootConfig {
 #[cfg(test)]
 mod tests {
     use crate::config::tests::refusal;
+
+    #[test]
+    fn shim_with_a_uki_that_nobody_signs_is_refused() {
+        let refused = refusal("[boot]\nhttp_loader = \"shim-uki\"");
+        assert!(refused.contains("needs boot.sign_key"), "{refused}");
+    }
 
     #[test]
     fn a_key_without_its_certificate_is_refused() {

@@ -1,0 +1,186 @@
+//! Boot chains that begin with shim, on firmware with Secure Boot and Microsoft's keys.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use bmc::config::FirmwareConfig;
+use efi::variables::VariableStore;
+use ferroboot::lab::firmware::with_microsoft_keys;
+use ferroboot::lab::machine::LabMachine;
+use ferroboot::lab::{Lab, Plan};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use uuid::{Uuid, uuid};
+
+use crate::secure_boot::keys;
+use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, measured, with};
+
+/// The boot listener with TLS alone, for the installed firmware.
+const HTTPS: &str = "listen = \"https://[::]:8443\"\n[tls]\nold_firmware = true\n";
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn debians_shim_and_grub_2_12_boot_over_http_with_secure_boot() {
+    let plan = plan("grub-2.12", "http_loader = \"shim-grub\"\n");
+    in_a_lab(plan, |lab| is_cleaned_by(lab, "http", &BY_GRUB));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn debians_shim_and_grub_2_12_boot_over_https_with_secure_boot() {
+    let plan = plan("grub-2.12", &format!("http_loader = \"shim-grub\"\n{HTTPS}"));
+    in_a_lab(plan, |lab| is_cleaned_by(lab, "http", &BY_GRUB));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn debians_shim_and_grub_2_14_boot_over_http_with_secure_boot() {
+    let plan = plan("grub-2.14", "http_loader = \"shim-grub\"\n");
+    in_a_lab(plan, |lab| is_cleaned_by(lab, "http", &BY_GRUB));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn shim_starts_a_uki_signed_with_a_machine_owner_key_over_http() {
+    let keys = keys("mok").expect("openssl makes a key");
+    in_a_lab(plan_with_uki(&keys, "", Some(&keys)), |lab| {
+        is_cleaned_by(lab, "http", &["bootx64.efi", "grubx64.efi"])
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn shim_starts_a_uki_signed_with_a_machine_owner_key_in_an_iso() {
+    let keys = keys("mok").expect("openssl makes a key");
+    in_a_lab(plan_with_uki(&keys, "", Some(&keys)), |lab| {
+        is_cleaned_by(lab, "redfish-https", &["boot.iso"])
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn shim_starts_a_uki_signed_with_a_machine_owner_key_over_https() {
+    let keys = keys("mok").expect("openssl makes a key");
+    in_a_lab(plan_with_uki(&keys, HTTPS, Some(&keys)), |lab| {
+        is_cleaned_by(lab, "http", &["bootx64.efi", "grubx64.efi"])
+    });
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn shim_refuses_a_uki_of_a_key_that_the_machine_does_not_have_and_the_diagnosis_names_it() {
+    let keys = keys("mok").expect("openssl makes a key");
+    in_a_lab(plan_with_uki(&keys, "", None), |lab| {
+        let machine = lab.machines()[0].clone();
+        lab.enroll(&machine)?;
+        lab.manage(&machine)?;
+        lab.boot_by(&machine, "http")?;
+        lab.begin_to_clean(&machine)?;
+        lab.wait_for_diagnosis(&machine, "the ramdisk was fetched but the agent never called")?;
+        let trace = lab.trace(&machine.name)?;
+        assert_eq!(trace.fetched(), ["bootx64.efi", "grubx64.efi"]);
+        let hint = trace.diagnosis.and_then(|diagnosis| diagnosis.hint);
+        ensure!(hint.as_ref().is_some_and(|hint| hint.contains("Secure Boot")), "{hint:?}");
+        ensure!(lab.console(&machine)?.contains("Security Violation"), "shim did not refuse it");
+        Ok(())
+    });
+}
+
+/// The files that shim and GRUB fetch.
+const BY_GRUB: [&str; 5] = ["bootx64.efi", "grubx64.efi", "grub.cfg", "kernel", "initramfs"];
+
+fn is_cleaned_by(lab: &Lab, boot_interface: &str, files: &[&str]) -> Result<()> {
+    let machine = cleaned(lab, boot_interface)?;
+    let trace = lab.trace(&machine.name)?;
+    assert_eq!(trace.fetched(), files);
+    eprintln!("measured: {}", measured(&trace));
+    Ok(())
+}
+
+/// Cleans the machine, with Secure Boot on.
+fn cleaned(lab: &Lab, boot_interface: &str) -> Result<LabMachine> {
+    let machine = lab.machines()[0].clone();
+    lab.enroll(&machine)?;
+    lab.manage(&machine)?;
+    lab.boot_by(&machine, boot_interface)?;
+    lab.clean(&machine)?;
+    assert_eq!(lab.trace(&machine.name)?.diagnosis, None);
+    let console = lab.console(&machine)?;
+    for words in ["Secure boot enabled", "Kernel is locked down from EFI Secure Boot"] {
+        ensure!(console.contains(words), "the console does not say {words:?}");
+    }
+    Ok(machine)
+}
+
+/// A machine with Microsoft's keys, and a boot set with Debian's shim and this GRUB.
+fn plan(grub: &str, boot_settings: &str) -> Plan {
+    let plan = with([LabMachine::new(1).with_firmware(with_microsoft_keys())]);
+    Plan {
+        ramdisk: boot_set(&plan, grub).expect("a boot set with signed loaders"),
+        settings: format!("[boot]\n{boot_settings}"),
+        ..plan
+    }
+}
+
+/// A machine with Microsoft's keys, perhaps with an owner's, and a boot set with shim for a signed UKI.
+fn plan_with_uki(keys: &Path, boot_settings: &str, owner: Option<&Path>) -> Plan {
+    let [key, certificate] = ["uki.key", "uki.pem"].map(|file| keys.join(file));
+    let settings = format!(
+        "http_loader = \"shim-uki\"\nsign_key = {key:?}\nsign_certificate = {certificate:?}\n{boot_settings}"
+    );
+    let mut plan = plan("grub-2.12", &settings);
+    if let Some(owner) = owner {
+        let variables = with_owner_key(owner).expect("variables with a machine owner key");
+        let firmware = FirmwareConfig { variables, ..with_microsoft_keys() };
+        plan.machines = vec![LabMachine::new(1).with_firmware(firmware)];
+    }
+    plan
+}
+
+/// Microsoft's variables, with an owner's certificate as `mokutil --import` and a confirmation at the console leave it.
+fn with_owner_key(owner: &Path) -> Result<PathBuf> {
+    /// `SHIM_LOCK_GUID`, the vendor of shim's variables.
+    const SHIM_LOCK: Uuid = uuid!("605dab50-e046-4300-abb6-3dd810dd8b23");
+    /// Non-volatile, with boot-time access alone: shim deletes a `MokList` that the system may write.
+    const ATTRIBUTES: u32 = 0x3;
+    /// `EFI_CERT_X509_GUID` (UEFI §32.4.1).
+    const CERT_X509: Uuid = uuid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
+    let path = owner.join("variables.fd");
+    let certificate = CertificateDer::from_pem_file(owner.join("uki.pem"))?;
+    let signature_len = u32::try_from(16 + certificate.len())?;
+    let mut list = CERT_X509.to_bytes_le().to_vec();
+    for len in [28 + signature_len, 0, signature_len] {
+        list.extend(len.to_le_bytes());
+    }
+    list.extend(SHIM_LOCK.to_bytes_le());
+    list.extend(certificate.iter());
+    let mut store = VariableStore::parse(fs::read(with_microsoft_keys().variables)?)?;
+    store.set("MokList", SHIM_LOCK, ATTRIBUTES, &list)?;
+    fs::write(&path, store.as_bytes())?;
+    Ok(path)
+}
+
+/// The boot set of the plan with signed loaders. The test starts itself again, and finds it then.
+fn boot_set(plan: &Plan, grub: &str) -> Result<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("boot-set-{grub}"));
+    let _ = fs::create_dir_all(&folder);
+    let manifest = folder.join("manifest.json");
+    fs::copy(plan.ramdisk.join("manifest.json"), &manifest).context("run `make ramdisk`")?;
+    for file in ["kernel", "initramfs", "stub.efi", "snponly.efi", "grubx64.efi"] {
+        let (from, to) = (plan.ramdisk.join(file).canonicalize()?, folder.join(file));
+        let _ = fs::remove_file(&to);
+        symlink(&from, &to).with_context(|| format!("cannot link {}", to.display()))?;
+    }
+    let firmware = checkout().join("target/firmware");
+    let shim = firmware.join("shim-16.1/usr/lib/shim/shimx64.efi.signed");
+    let grub = firmware.join(grub).join("usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed");
+    let mut add = Command::new(&plan.ferroboot);
+    add.args(["image", "loaders", "--boot-set"]).arg(&folder);
+    add.arg("--shim").arg(shim).arg("--grub").arg(grub);
+    let added = add.output().context("ferroboot image loaders")?;
+    ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+    Ok(folder)
+}
