@@ -79,9 +79,9 @@ async fn the_certificate_is_enrolled_in_db_found_before_the_next_boot_and_remove
     assert_eq!(shown(&world).await, [json!("enrolled"), json!(true)]);
     abort(&world).await;
 
+    set(&world, "remove").await;
     clean_is_under_way(&world).await;
     assert_eq!(shown(&world).await, [json!("found"), json!(true)]);
-    set(&world, "remove").await;
     abort(&world).await;
 
     let changes = world.bmc.changes();

@@ -561,8 +561,8 @@ mod tests {
         soft rebooting: SeenOff(10)  done                 note PoweringOn      await on 90 s
         tear down                    power off            done                 power off
         tear down, override set      power off            undo the boot        power off
-        tear down, without the CA    power off            remove certificates        power off
-        prepared, with the CA        note PoweringOff     enrol certificates         note PoweringOff
+        tear down, without the CA    power off            remove certificates  power off
+        prepared, with the CA        note PoweringOff     enrol certificates   note PoweringOff
         ");
     }
 
@@ -621,7 +621,7 @@ mod tests {
         power off                    await off 90 s       await off 90 s       await off 90 s
         await off                    fail: not off        note Overriding      fail: not off
         note Overriding              note PoweringOff     override Once        note PoweringOff
-        enrol certificates                 override Once        override Once        override Once
+        enrol certificates           override Once        override Once        override Once
         override                     read back            read back            read back
         read back                    note PoweringOn      note PoweringOn      note PoweringOn
         note PoweringOn              power on             power on             power on
