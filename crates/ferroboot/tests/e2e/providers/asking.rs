@@ -1,6 +1,8 @@
 //! Clients of all kinds on one network card of a machine, hand-made.
 
+use std::cell::Cell;
 use std::fs;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
@@ -18,6 +20,9 @@ const CHADDR: Mac = Mac([0x52, 0x54, 0, 0xfb, 2, 1]);
 /// Option 175, as sent by iPXE.
 const IPXE_FEATURES: (u8, &[u8]) = (175, &[0xb1, 2, 1, 0]);
 
+/// Number of times that a request is sent.
+const DISCOVERS: usize = 4;
+
 /// The boot answer in an offer.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Offered {
@@ -27,7 +32,11 @@ pub(crate) struct Offered {
 }
 
 /// Sends requests of each kind of client.
-pub(crate) struct Asker(UdpSocket);
+pub(crate) struct Asker {
+    socket: UdpSocket,
+    /// Of the last request.
+    xid: Cell<u32>,
+}
 
 impl Asker {
     /// Adds the card to the lab's bridge.
@@ -48,7 +57,7 @@ impl Asker {
         socket.set_read_timeout(Some(Duration::from_secs(5)))?;
         socket.bind_device(Some(b"asker"))?;
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;
-        Ok(Self(socket.into()))
+        Ok(Self { socket: socket.into(), xid: Cell::new(0) })
     }
 
     pub(crate) fn firmware(&self, class: &str, architecture: u16) -> Result<Offered> {
@@ -73,13 +82,15 @@ impl Asker {
     }
 
     fn offered(&self, options: Vec<(u8, Vec<u8>)>) -> Result<Offered> {
+        // A late offer to an earlier request is then not taken for one to this.
+        self.xid.set(self.xid.get() + 1);
         // EDK2 requests these among others, so all clients here do.
         let wanted = (PARAMETER_LIST, vec![1, 3, 6, VENDOR_CLASS, BOOT_FILE]);
         let discover = Packet {
             op: Op::Request,
             hardware: Hardware::ETHERNET,
             hops: 0,
-            xid: 0x1234_5678,
+            xid: self.xid.get(),
             secs: 0,
             broadcast: true,
             ciaddr: Ipv4Addr::UNSPECIFIED,
@@ -91,21 +102,34 @@ impl Asker {
             message: MessageType::Discover,
             options: [vec![wanted], options].concat(),
         };
-        self.0.send_to(&discover.emit(), (Ipv4Addr::BROADCAST, 67))?;
-        let mut packet = [0; 1500];
-        let offer = loop {
-            let len = self.0.recv(&mut packet).context("no offer")?;
-            // The machine's own cards are also on the bridge.
-            match Packet::parse(&packet[..len]) {
-                Ok(offer) if offer.chaddr == CHADDR => break offer,
-                Ok(_) | Err(_) => {}
-            }
-        };
+        // As each client does, since Kea answers nothing while it takes a configuration.
+        let offer = (0..DISCOVERS).find_map(|_| self.offer_to(&discover).transpose());
+        let offer = offer.context("no offer")??;
         let text = |code| {
             let bytes = offer.option(code)?;
             Some(String::from_utf8_lossy(bytes).trim_end_matches('\0').to_owned())
         };
         let file = text(BOOT_FILE).and_then(|url| url.rsplit('/').next().map(str::to_owned));
         Ok(Offered { file, vendor_class: text(VENDOR_CLASS) })
+    }
+
+    /// Sends a DISCOVER; `None` if no offer comes in time.
+    fn offer_to(&self, discover: &Packet) -> Result<Option<Packet>> {
+        self.socket.send_to(&discover.emit(), (Ipv4Addr::BROADCAST, 67))?;
+        let mut packet = [0; 1500];
+        loop {
+            let len = match self.socket.recv(&mut packet) {
+                Ok(len) => len,
+                Err(late) if late.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(failed) => return Err(failed.into()),
+            };
+            // The machine's own cards are also on the bridge.
+            match Packet::parse(&packet[..len]) {
+                Ok(offer) if offer.chaddr == CHADDR && offer.xid == discover.xid => {
+                    return Ok(Some(offer));
+                }
+                Ok(_) | Err(_) => {}
+            }
+        }
     }
 }
