@@ -21,8 +21,8 @@ use crate::world::{CALLBACK_TIMEOUT, FaultLog, OwnImages};
 const API: &str = "http://127.0.0.1:6385";
 /// Polling interval; the API has no way to wait for a change.
 pub(crate) const LOOK_EVERY: Duration = Duration::from_millis(150);
-/// The longest delay until a daemon sees another daemon's changes: half a second, and more on a busy host.
-const BEHIND: Duration = Duration::from_secs(3);
+/// The longest delay until a daemon sees another daemon's changes.
+const BEHIND: Duration = Duration::from_secs(1);
 /// The time until other daemons take over the work of a dead daemon, with a margin for the take-over.
 const WORK_RESTS: Duration = Duration::from_secs(60 + 15);
 /// The states in which a daemon works on the node, without waiting for a machine.

@@ -21,7 +21,9 @@ const CHADDR: Mac = Mac([0x52, 0x54, 0, 0xfb, 2, 1]);
 const IPXE_FEATURES: (u8, &[u8]) = (175, &[0xb1, 2, 1, 0]);
 
 /// Number of times that a request is sent.
-const DISCOVERS: usize = 4;
+const DISCOVERS: u32 = 4;
+/// The longest wait for an offer, with all repetitions.
+const OFFER: Duration = Duration::from_secs(5);
 
 /// The boot answer in an offer.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ impl Asker {
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
         socket.set_reuse_address(true)?;
         socket.set_broadcast(true)?;
-        socket.set_read_timeout(Some(Duration::from_secs(5)))?;
+        socket.set_read_timeout(Some(OFFER / DISCOVERS))?;
         socket.bind_device(Some(b"asker"))?;
         socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 68)).into())?;
         Ok(Self { socket: socket.into(), xid: Cell::new(0) })
@@ -102,7 +104,7 @@ impl Asker {
             message: MessageType::Discover,
             options: [vec![wanted], options].concat(),
         };
-        // As each client does, since Kea answers nothing while it takes a configuration.
+        // RFC 2131 §4.1: a client repeats its request, since packets get lost.
         let offer = (0..DISCOVERS).find_map(|_| self.offer_to(&discover).transpose());
         let offer = offer.context("no offer")??;
         let text = |code| {
