@@ -1114,7 +1114,7 @@ struct RefusingTls;
 impl ListenerTls for RefusingTls {
     fn accept(
         &self,
-        _: TcpStream,
+        _: PacedStream,
         _: IpAddr,
     ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>> {
         async { Err(HandshakeFailure::NoCommonCipher) }.boxed()

@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 use openssl::error::ErrorStack;
 use openssl::ssl::{self, Ssl, SslRef};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_openssl::SslStream;
+use transport::http_server::PacedStream;
 
 /// Longest content of a record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
@@ -25,7 +25,7 @@ impl FirmwareStream {
     ///
     /// # Errors
     /// OpenSSL's.
-    pub(crate) fn new(ssl: Ssl, stream: TcpStream) -> Result<Self, ErrorStack> {
+    pub(crate) fn new(ssl: Ssl, stream: PacedStream) -> Result<Self, ErrorStack> {
         let batch = RecordBatch { stream, unsent: Vec::new(), sent: 0 };
         Ok(Self(SslStream::new(ssl, batch)?))
     }
@@ -98,7 +98,7 @@ impl AsyncWrite for FirmwareStream {
 /// The socket below OpenSSL, with the records that are not sent yet.
 #[derive(Debug)]
 struct RecordBatch {
-    stream: TcpStream,
+    stream: PacedStream,
     unsent: Vec<u8>,
     /// The number of bytes of `unsent` that were sent.
     sent: usize,

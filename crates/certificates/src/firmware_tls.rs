@@ -13,8 +13,7 @@ use openssl::ssl::{
     Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
     SslSessionCacheMode, SslVersion,
 };
-use tokio::net::TcpStream;
-use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, TlsAlert};
+use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert};
 
 use crate::address_cache::AddressCache;
 use crate::certificate_pair::{CertificatePair, ServerCertificates};
@@ -76,7 +75,7 @@ impl FirmwareTls {
 
     async fn handshake(
         &self,
-        stream: TcpStream,
+        stream: PacedStream,
         near: IpAddr,
     ) -> Result<FirmwareStream, HandshakeFailure> {
         let unusable = |why: String| HandshakeFailure::NoCertificate(why);
@@ -106,7 +105,7 @@ impl FirmwareTls {
 impl ListenerTls for FirmwareTls {
     fn accept(
         &self,
-        stream: TcpStream,
+        stream: PacedStream,
         near: IpAddr,
     ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>> {
         async move {

@@ -13,9 +13,8 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{PeerIncompatible, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
-use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, TlsAlert};
+use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert};
 
 use crate::address_cache::AddressCache;
 use crate::certificate_pair::{CertificatePair, ServerCertificates};
@@ -51,7 +50,7 @@ impl OperatorTls {
 impl ListenerTls for OperatorTls {
     fn accept(
         &self,
-        stream: TcpStream,
+        stream: PacedStream,
         near: IpAddr,
     ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>> {
         async move {

@@ -98,7 +98,7 @@ async fn shake(
     let address = listener.local_addr().unwrap();
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
-        tls.accept(stream, at).await.map(|connection| connection.agreed)
+        tls.accept(PacedStream::alone(stream), at).await.map(|connection| connection.agreed)
     };
     let session = client.session();
     let client = async move {
@@ -262,7 +262,7 @@ async fn said(tls: &Arc<dyn ListenerTls>, bytes: &[u8]) -> HandshakeFailure {
     client.write_all(bytes).await.unwrap();
     client.shutdown().await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
-    tls.accept(stream, LOOPBACK).await.map(drop).unwrap_err()
+    tls.accept(PacedStream::alone(stream), LOOPBACK).await.map(drop).unwrap_err()
 }
 
 /// Writes a certificate for `name` by the authority, valid until `not_after`, with its key, into files.

@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use uuid::Uuid;
 
 /// Longest wait of a fetch for its address to be saved. A fast machine may fetch while a worker still polls its BMC.
-const SAVED_WITHIN: Duration = Duration::from_secs(5);
+/// EDK2 gives up on an answer that does not begin within 5 s (`HTTP_BOOT_RESPONSE_TIMEOUT`).
+const SAVED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Addresses of machines; clones share one book.
 #[derive(Clone, Debug, Default)]

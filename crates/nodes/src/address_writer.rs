@@ -1,9 +1,11 @@
 //! The address writer: it saves the addresses of machines with their nodes, if a token depends on them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use provision::Event;
+use futures::future::join_all;
+use provision::machine_addresses::MachineAddresses;
+use provision::{Event, Node, Refused};
 use store::{ChangeError, StoreFailure as _, log_store_failure};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,6 +19,8 @@ use crate::nodes::Nodes;
 const TIDY_EVERY: Duration = Duration::from_secs(2);
 /// Retry interval: a worker holds a node for as long as it talks to the BMC.
 const SAVE_AGAIN: Duration = Duration::from_millis(250);
+/// Nodes that are saved in one transaction: each waits for the disk, and the machines of a boot storm for all of them.
+const TOGETHER: usize = 64;
 
 /// Saves new addresses, and forgets those and the progress of ended attempts, until `end`.
 pub async fn run(
@@ -44,18 +48,49 @@ pub async fn run(
 }
 
 async fn save(addresses: &AddressBook, nodes: &Nodes, logged: &mut HashSet<Uuid>) {
-    for unsaved in addresses.to_save() {
-        let UnsavedAddresses { node, attempt, addresses: seen } = unsaved.clone();
-        let event = Event::AddressesSeen { attempt, fetched: seen.fetched, leased: seen.leased };
-        match nodes.happen(node, None, &event).await {
+    // An attempt that has ended may still be there, beside the next one of its node.
+    let by_node: HashMap<_, _> =
+        addresses.to_save().into_iter().map(|unsaved| (unsaved.node, unsaved)).collect();
+    let all: Vec<_> = by_node.into_values().collect();
+    for unsaved in all.chunks(TOGETHER) {
+        let events: Vec<_> = unsaved.iter().map(event).collect();
+        let saved = match nodes.happen_to_all(&events).await {
+            Ok(saved) => saved,
+            // What is wrong with one node must not keep the others from being saved.
+            Err(failed) if !failed.is_outage() => {
+                let one = async |(node, event): &(Uuid, Event)| {
+                    nodes.happen(*node, None, event).await
+                };
+                join_all(events.iter().map(one)).await
+            }
+            Err(failed) => return log_store_failure(&failed, "addresses of machines were not saved"),
+        };
+        note_saved(unsaved, saved, addresses, logged);
+    }
+}
+
+fn event(UnsavedAddresses { node, attempt, addresses }: &UnsavedAddresses) -> (Uuid, Event) {
+    let MachineAddresses { fetched, leased, .. } = addresses.clone();
+    (*node, Event::AddressesSeen { attempt: *attempt, fetched, leased })
+}
+
+fn note_saved(
+    unsaved: &[UnsavedAddresses],
+    saved: Vec<Result<Node, ChangeError<Refused>>>,
+    addresses: &AddressBook,
+    logged: &mut HashSet<Uuid>,
+) {
+    for (unsaved, saved) in unsaved.iter().zip(saved) {
+        match saved {
             // The attempt has ended.
             Ok(_) | Err(ChangeError::Refused(_) | ChangeError::NoSuchNode(_)) => {
-                addresses.note_saved(&unsaved);
+                addresses.note_saved(unsaved);
             }
             // A worker holds the node, but not for long.
             Err(ChangeError::Locked { .. }) => {}
             Err(failed) => {
-                if failed.is_outage() || logged.insert(attempt) {
+                let UnsavedAddresses { node, attempt, .. } = unsaved;
+                if failed.is_outage() || logged.insert(*attempt) {
                     let what = format!("where the machine of node {node} is was not saved");
                     log_store_failure(&failed, &what);
                 }

@@ -158,6 +158,26 @@ impl Nodes {
         Ok(node)
     }
 
+    /// Applies its event to each of several nodes, all in one transaction. The results are in the order of `events`,
+    /// which has each node once.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn happen_to_all(
+        &self,
+        events: &[(Uuid, Event)],
+    ) -> Result<Vec<Result<Node, ChangeError<Refused>>>, ChangeError<Refused>> {
+        let nodes: Vec<_> = events.iter().map(|(node, _)| *node).collect();
+        let by_node: HashMap<_, _> = events.iter().map(|(node, event)| (*node, event)).collect();
+        let context = self.context();
+        for node in &nodes {
+            self.save_recorded(*node).await?;
+        }
+        let decide = |node: &Node| step(node, by_node[&node.uuid], &context);
+        let changed = self.store.change_all(&nodes, context.now, decide).await?;
+        Ok(changed.into_iter().map(|changed| Ok(self.noted(changed?))).collect())
+    }
+
     /// Applies an event to a node, unless the node was changed after `since`: then `None`. For events based on
     /// observations that others may have outdated.
     ///

@@ -1,5 +1,7 @@
 //! Changes of a node: load, decide, save, all in one transaction.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use hardware::BootChange;
 use jiff::{SignedDuration, Timestamp};
 use provision::event::BootPhase;
@@ -72,6 +74,83 @@ impl Store {
         Ok(SavedNode { number, node: change.node })
     }
 
+    /// [`Store::change`] of several nodes without a claim, in one transaction: a storm's machines wait for it. Nodes
+    /// that cannot be changed stay as they are, and each has its error in the result, in the order of `nodes`.
+    ///
+    /// # Errors
+    /// [`ChangeError`]; nothing has changed then.
+    pub async fn change_all<C, E, F>(
+        &self,
+        nodes: &[Uuid],
+        now: Timestamp,
+        decide: F,
+    ) -> Result<Vec<Result<SavedNode, ChangeError<E>>>, ChangeError<E>>
+    where
+        C: Into<Change>,
+        F: Fn(&Node) -> Result<C, E>,
+    {
+        let changed = self.transact(async |connection| {
+            self.change_all_in(connection, nodes, now, decide).await
+        });
+        let changed = changed.await?;
+        let has_work = |(change, _): &(Change, ChangeNumber)| change.work.is_some();
+        if changed.iter().flatten().any(has_work) {
+            self.added.notify_one();
+        }
+        let saved = |(change, number): (Change, _)| SavedNode { number, node: change.node };
+        Ok(changed.into_iter().map(|changed| changed.map(saved)).collect())
+    }
+
+    async fn change_all_in<C, E, F>(
+        &self,
+        connection: &mut AnyConnection,
+        nodes: &[Uuid],
+        now: Timestamp,
+        decide: F,
+    ) -> Result<Vec<Result<(Change, ChangeNumber), ChangeError<E>>>, ChangeError<E>>
+    where
+        C: Into<Change>,
+        F: Fn(&Node) -> Result<C, E>,
+    {
+        // All transactions lock nodes in one order, and the counter of changes after them.
+        let in_order: BTreeSet<_> = nodes.iter().copied().collect();
+        let mut taken = BTreeMap::new();
+        for node in in_order {
+            taken.insert(node, take_node(connection, &self.key, node).await?);
+        }
+        let lease_time = self.lease_time(connection, now).await?;
+        let mut changes = BTreeMap::new();
+        for (node, taken) in taken {
+            let decided = match taken {
+                None => Err(ChangeError::NoSuchNode(node)),
+                Some(taken) => match taken.expect_free(lease_time) {
+                    Err(by) => Err(ChangeError::Locked { node, by }),
+                    Ok(()) => decide(&taken.node).map_err(ChangeError::Refused).map(|change| {
+                        let change: Change = change.into();
+                        (taken, change)
+                    }),
+                },
+            };
+            if let Ok((taken, change)) = &decided {
+                if taken.reservation.is_some() {
+                    work::release(connection, node).await?;
+                }
+                self.keep_in(connection, &taken.node, change, now, lease_time).await?;
+            }
+            changes.insert(node, decided);
+        }
+        let mut numbered = Vec::new();
+        for node in nodes {
+            // Each node was taken once.
+            let Some(decided) = changes.remove(node) else { continue };
+            numbered.push(match decided {
+                Ok((_, change)) => Ok((change, number_change(connection, *node).await?)),
+                Err(why) => Err(why),
+            });
+        }
+        Ok(numbered)
+    }
+
     /// [`Store::change`] without a claim, unless the node or its ports were changed after `since`: then `None`, and
     /// nothing changes. For decisions based on observations that others may have outdated.
     ///
@@ -129,8 +208,8 @@ impl Store {
             Some(_) => return Err(ChangeError::ClaimLost(node)),
         }
         let change = decide(&taken.node).map_err(ChangeError::Refused)?.into();
-        let number = self.keep_in(connection, &taken.node, &change, now, lease_time).await?;
-        Ok((change, number))
+        self.keep_in(connection, &taken.node, &change, now, lease_time).await?;
+        Ok((change, number_change(connection, node).await?))
     }
 
     /// [`Store::change`], but takes the claim away from the daemon that works on the node. Returns that claim with
@@ -184,11 +263,12 @@ impl Store {
             Some((_, phase)) if *phase > BootPhase::Untouched => lease_time + settle,
             Some(_) | None => lease_time,
         };
-        let number = self.keep_in(connection, &taken.node, &change, now, not_before).await?;
+        self.keep_in(connection, &taken.node, &change, now, not_before).await?;
+        let number = number_change(connection, node).await?;
         Ok((change, number, lost.map(|(claim, _)| claim)))
     }
 
-    /// Delays the next work until `not_before`.
+    /// Saves a change without its number. Delays the next work until `not_before`.
     async fn keep_in<E>(
         &self,
         connection: &mut AnyConnection,
@@ -196,7 +276,7 @@ impl Store {
         change: &Change,
         now: Timestamp,
         not_before: Timestamp,
-    ) -> Result<ChangeNumber, ChangeError<E>> {
+    ) -> Result<(), ChangeError<E>> {
         save(connection, &self.key, &change.node)
             .await
             .map_err(|error| duplicate(error, change))?;
@@ -205,7 +285,7 @@ impl Store {
         }
         let trace = traced(before, change, now);
         self.insert_events(connection, &trace).await?;
-        Ok(number_change(connection, before.uuid).await?)
+        Ok(())
     }
 
     /// Deletes a node with its ports, work and trace, if `check` allows it and no daemon works on it. Returns the

@@ -11,6 +11,8 @@ mod file_parts;
 mod listener;
 mod lobby;
 pub mod metrics;
+mod paced_stream;
+mod pacing;
 mod port_state;
 mod progress;
 mod request_body;
@@ -57,6 +59,7 @@ use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
 use self::port_state::{ConnectionPlace, PortState};
 use self::progress::AnswerProgress;
+pub use self::paced_stream::PacedStream;
 pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
 pub use self::router::{RouterService, ServedNode, UsefulAnswers};
@@ -276,6 +279,7 @@ impl<S: HttpService> Handler<S> {
         let mut caller = Caller { near, remote: peer, tls: None, takes_files, held: held_here };
         // Each write is complete: waiting for more data would cost a round trip.
         let _ = stream.set_nodelay(true);
+        let stream = PacedStream::new(stream, held.pacing());
         let Some(tls) = tls else { return self.converse(stream, &caller, ended).await };
         let handshake = async {
             if stream.readable().await.is_ok() {

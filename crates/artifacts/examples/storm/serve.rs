@@ -10,11 +10,12 @@ use certificates::{CertificateAuthority, CertificateSource, FirmwareCiphers, Fir
 use netboot::image_limits::ImageLimits;
 use netboot::image_reach::ImageReach;
 use netboot::urls::{UrlPort, UrlSettings, Urls};
-use nodes::{NodeIndex, Recorder, trace};
+use nodes::{NodeIndex, Nodes, Recorder, address_writer, trace};
 use provision::artifact::HttpLoader;
 use provision::node::{FreshAttempt, Secret};
-use provision::{Attempt, BootInterface, Node, Procedure, ProvisionState};
-use store::{Clock, SavedNode, Store};
+use provision::{Attempt, BootInterface, Node, Policy, Procedure, ProvisionState};
+use store::{Clock, Store};
+use tokio_util::sync::CancellationToken;
 use transport::http_server::metrics::HttpMetrics;
 use transport::http_server::{ConnectionLimits, ListenerTls, PortListener};
 use transport::listen::listen;
@@ -57,13 +58,16 @@ pub(crate) async fn serve(
     let database = tempfile::tempdir()?;
     let url = format!("sqlite://{}/trace.db", database.path().display());
     let store = Store::open(&url, &database.path().join("ferroboot.key")).await?;
+    let (addresses, progress) = (recorder.addresses().clone(), recorder.progress().clone());
     let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
     for number in 0..machines {
         let node = booting(number, &file);
         store.create_node(&node).await?;
-        index.note_node(SavedNode { number: 1.into(), node: node.clone() });
         artifacts.prepare(&node).await?;
     }
+    let nodes = Nodes::new(store.clone(), index, Policy::default());
+    nodes.load().await?;
+    tokio::spawn(address_writer::run(addresses, progress, nodes, CancellationToken::new()));
     tokio::spawn(trace::write(store, backlog));
     let tls = tls.map(listener_tls).transpose()?;
     let listener = PortListener { socket: listen(address.parse()?, "machines")?, tls };

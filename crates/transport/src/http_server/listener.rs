@@ -11,6 +11,8 @@ use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::paced_stream::PacedStream;
+
 /// A listening socket, and its TLS.
 #[derive(Debug)]
 pub struct PortListener {
@@ -25,7 +27,7 @@ pub trait ListenerTls: Debug + Send + Sync {
     /// Makes the handshake on a new connection to the local address `near`.
     fn accept(
         &self,
-        stream: TcpStream,
+        stream: PacedStream,
         near: IpAddr,
     ) -> BoxFuture<'_, Result<EncryptedConnection, HandshakeFailure>>;
 }

@@ -19,6 +19,7 @@ use super::admission::{
 };
 use super::lobby::Full;
 use super::metrics::HttpMetrics;
+use super::pacing::Pacing;
 use crate::repeats;
 
 /// The state shared by all connections of a port.
@@ -30,6 +31,7 @@ pub(super) struct PortState {
     metrics: HttpMetrics,
     /// The turns of strangers' handshakes.
     handshakes: Semaphore,
+    pacing: Arc<Pacing>,
 }
 
 #[derive(Debug)]
@@ -56,8 +58,8 @@ impl PortState {
     pub(super) fn new(name: &'static str, limits: ConnectionLimits, metrics: HttpMetrics) -> Self {
         let admission = Admission::new(limits.clone());
         let table = Table { admission, closing: BTreeMap::new() };
-        let handshakes = Semaphore::new(HANDSHAKES);
-        Self { name, limits, table: Mutex::new(table), metrics, handshakes }
+        let (handshakes, pacing) = (Semaphore::new(HANDSHAKES), Arc::new(Pacing::new()));
+        Self { name, limits, table: Mutex::new(table), metrics, handshakes, pacing }
     }
 
     /// The interval of checks: short enough for the shortest limit.
@@ -131,10 +133,21 @@ impl PortState {
 
 impl ConnectionPlace {
     pub(super) fn enter(&self, phase: Phase) {
-        if self.phase.swap(phase as u8, Ordering::AcqRel) == phase as u8 {
+        let before = self.phase.swap(phase as u8, Ordering::AcqRel);
+        if before == phase as u8 {
             return;
         }
+        if phase == Phase::Answer {
+            self.port.pacing.begin();
+        } else if before == Phase::Answer as u8 {
+            self.port.pacing.end();
+        }
         self.port.table().admission.enter(self.id, phase, Instant::now());
+    }
+
+    /// The pacing of the port's answers.
+    pub(super) fn pacing(&self) -> Arc<Pacing> {
+        Arc::clone(&self.port.pacing)
     }
 
     /// The limits of the port's connections.
@@ -206,6 +219,9 @@ impl ConnectionPlace {
 
 impl Drop for ConnectionPlace {
     fn drop(&mut self) {
+        if self.phase() == Phase::Answer {
+            self.port.pacing.end();
+        }
         let mut table = self.port.table();
         table.admission.remove(self.id);
         table.closing.remove(&self.id);

@@ -2,19 +2,19 @@
 //! answers with a text.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd as _, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 use super::admission::Phase;
 use super::file_parts::is_placeholder;
 use super::listener::EncryptedStream;
+use super::paced_stream::PacedStream;
 use super::port_state::ConnectionPlace;
 use super::progress::AnswerProgress;
 
@@ -24,27 +24,21 @@ const MIN_RATE: u64 = 4 * 1024;
 
 /// The bytes between server and peer.
 pub(super) trait PeerStream: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Calls `send` as soon as the peer can take something.
+    /// Calls `send` with the number of bytes to send at most, as soon as the peer can take something.
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>>;
 }
 
-impl PeerStream for TcpStream {
+impl PeerStream for PacedStream {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        mut send: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.poll_write_ready(cx))?;
-            match self.try_io(Interest::WRITABLE, || send(self.as_fd())) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done),
-            }
-        }
+        self.poll_send(cx, send)
     }
 }
 
@@ -53,7 +47,7 @@ impl PeerStream for Box<dyn EncryptedStream> {
     fn poll_send(
         &mut self,
         _: &mut Context<'_>,
-        _: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        _: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
     }
@@ -177,7 +171,7 @@ impl<S: PeerStream> AsyncWrite for Socket<S> {
         }
         let taken = if is_placeholder(first) {
             let (parts, most) = (self.progress.file_parts(), first.len());
-            self.stream.poll_send(cx, |socket| parts.send(socket, most))
+            self.stream.poll_send(cx, |socket, paced| parts.send(socket, most.min(paced)))
         } else {
             let parts = buffers.iter().position(|buffer| is_placeholder(buffer));
             let buffers = &buffers[..parts.unwrap_or(buffers.len())];

@@ -1,0 +1,134 @@
+//! A connection of a port, which sends no more at once than its answer's share.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::SndBuf;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::pacing::Pacing;
+
+/// A connection below TLS.
+#[derive(Debug)]
+pub struct PacedStream {
+    stream: TcpStream,
+    pacing: Arc<Pacing>,
+    /// The share that the kernel was given.
+    share: Option<usize>,
+}
+
+impl PacedStream {
+    pub(super) fn new(stream: TcpStream, pacing: Arc<Pacing>) -> Self {
+        Self { stream, pacing, share: None }
+    }
+
+    /// A connection whose answers are the only ones.
+    #[must_use]
+    pub fn alone(stream: TcpStream) -> Self {
+        Self::new(stream, Arc::new(Pacing::new()))
+    }
+
+    /// The local address.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.stream.local_addr()
+    }
+
+    /// Waits until there is something to read.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.stream.readable().await
+    }
+
+    /// The number of bytes to send now at most.
+    fn most(&mut self) -> usize {
+        let share = self.pacing.share();
+        if share != self.share {
+            // The kernel doubles the size, for its own use. What it holds already is sent. If it refuses, writes are
+            // short all the same.
+            let buffer = share.unwrap_or(Pacing::most_share()) / 2;
+            let _ = setsockopt(&self.stream, SndBuf, &buffer);
+            self.share = share;
+        }
+        // The kernel takes a whole write if there is any room.
+        share.map_or(usize::MAX, |share| share / 2)
+    }
+
+    /// Calls `send` with the number of bytes to send at most, as soon as the peer can take something.
+    pub(super) fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let most = self.most();
+        let sent = loop {
+            ready!(self.stream.poll_write_ready(cx))?;
+            let stream = &self.stream;
+            match stream.try_io(Interest::WRITABLE, || send(stream.as_fd(), most)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => break done?,
+            }
+        };
+        self.pacing.sent(sent);
+        Poll::Ready(Ok(sent))
+    }
+}
+
+impl AsyncRead for PacedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for PacedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let most = self.most().min(buffer.len());
+        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &buffer[..most]))?;
+        self.pacing.sent(sent);
+        Poll::Ready(Ok(sent))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        if buffers.iter().map(|buffer| buffer.len()).sum::<usize>() > self.most() {
+            let first = buffers.iter().find(|buffer| !buffer.is_empty());
+            return self.poll_write(cx, first.map_or(&[], |first| first));
+        }
+        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, buffers))?;
+        self.pacing.sent(sent);
+        Poll::Ready(Ok(sent))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
