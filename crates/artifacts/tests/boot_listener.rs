@@ -48,7 +48,8 @@ use tokio::sync::oneshot;
 use tokio_openssl::SslStream;
 use transport::http_server::metrics::HttpMetrics;
 use transport::http_server::{
-    ConnectionLimits, EncryptedConnection, HandshakeFailure, ListenerTls, PortListener, PortShares,
+    ConnectionLimits, EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream,
+    PortListener, PortShares,
 };
 use transport::listen::listen;
 use uuid::Uuid;

@@ -13,7 +13,9 @@ use openssl::ssl::{
     Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
     SslSessionCacheMode, SslVersion,
 };
-use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert};
+use transport::http_server::{
+    EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert,
+};
 
 use crate::address_cache::AddressCache;
 use crate::certificate_pair::{CertificatePair, ServerCertificates};

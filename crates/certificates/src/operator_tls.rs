@@ -14,7 +14,9 @@ use rustls::sign::CertifiedKey;
 use rustls::{PeerIncompatible, ServerConfig};
 use rustls_pki_types::PrivateKeyDer;
 use tokio_rustls::TlsAcceptor;
-use transport::http_server::{EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert};
+use transport::http_server::{
+    EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert,
+};
 
 use crate::address_cache::AddressCache;
 use crate::certificate_pair::{CertificatePair, ServerCertificates};

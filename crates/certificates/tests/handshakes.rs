@@ -20,7 +20,7 @@ use openssl::x509::X509;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_openssl::SslStream;
-use transport::http_server::{HandshakeFailure, ListenerTls, TlsAlert};
+use transport::http_server::{HandshakeFailure, ListenerTls, PacedStream, TlsAlert};
 
 static AUTHORITY: LazyLock<AuthorityPem> = LazyLock::new(|| CertificateAuthority::make().unwrap());
 static SOURCE: LazyLock<CertificateSource> = LazyLock::new(|| source(&AUTHORITY));

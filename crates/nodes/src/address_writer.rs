@@ -58,12 +58,13 @@ async fn save(addresses: &AddressBook, nodes: &Nodes, logged: &mut HashSet<Uuid>
             Ok(saved) => saved,
             // What is wrong with one node must not keep the others from being saved.
             Err(failed) if !failed.is_outage() => {
-                let one = async |(node, event): &(Uuid, Event)| {
-                    nodes.happen(*node, None, event).await
-                };
+                let one =
+                    async |(node, event): &(Uuid, Event)| nodes.happen(*node, None, event).await;
                 join_all(events.iter().map(one)).await
             }
-            Err(failed) => return log_store_failure(&failed, "addresses of machines were not saved"),
+            Err(failed) => {
+                return log_store_failure(&failed, "addresses of machines were not saved");
+            }
         };
         note_saved(unsaved, saved, addresses, logged);
     }
@@ -96,5 +97,77 @@ fn note_saved(
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use provision::test_nodes::booting_node;
+    use provision::{BootInterface, Policy};
+    use serde_json::json;
+    use sqlx::{Connection as _, SqliteConnection};
+    use store::Store;
+
+    use super::*;
+    use crate::index::NodeIndex;
+
+    const MACHINES: u8 = 150;
+
+    #[tokio::test]
+    async fn the_addresses_of_a_storm_are_saved_although_one_node_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}/test.db", folder.path().display());
+        let store = Store::open(&url, &folder.path().join("ferroboot.key")).await.unwrap();
+        let (nodes, addresses) = (
+            Nodes::new(store.clone(), NodeIndex::default(), Policy::default()),
+            AddressBook::default(),
+        );
+        let machines: Vec<_> = (0..MACHINES).map(with_an_own_iso).collect();
+        for node in &machines {
+            store.create_node(node).await.unwrap();
+        }
+        nodes.load().await.unwrap();
+        let mut broken = SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query("UPDATE nodes SET document = 'not a node' WHERE uuid = $1")
+            .bind(machines[0].uuid.to_string())
+            .execute(&mut broken)
+            .await
+            .unwrap();
+
+        let (end, progress) = (CancellationToken::new(), BootProgressTable::default());
+        let writer = tokio::spawn(run(addresses.clone(), progress, nodes.clone(), end.clone()));
+        let fetches = machines[1..]
+            .iter()
+            .enumerate()
+            .map(|(number, node)| addresses.fetches(node, address(number as u8)));
+        join_all(fetches).await;
+        addresses.fetches(&machines[0], Ipv4Addr::LOCALHOST.into()).await;
+        end.cancel();
+        writer.await.unwrap();
+
+        for (number, node) in machines[1..].iter().enumerate() {
+            let saved = store.node(&node.uuid.into()).await.unwrap().unwrap().node;
+            let fetched = &saved.live_attempt().unwrap().addresses.fetched;
+            assert_eq!(fetched[..], [address(number as u8)]);
+        }
+        let unsaved: Vec<_> = addresses.to_save().iter().map(|unsaved| unsaved.node).collect();
+        assert_eq!(unsaved, [machines[0].uuid]);
+    }
+
+    fn address(number: u8) -> IpAddr {
+        [192, 0, 2, number].into()
+    }
+
+    fn with_an_own_iso(number: u8) -> Node {
+        let mut node = booting_node();
+        node.uuid = Uuid::from_u128(u128::from(number) + 1);
+        node.driver_info.insert("deploy_iso".to_owned(), json!("https://images/own.iso"));
+        let attempt = node.attempt.as_mut().unwrap();
+        attempt.id = node.uuid;
+        attempt.ticket = provision::node::Secret(format!("ticket-{number}"));
+        attempt.boot_interface = BootInterface::RedfishHttps;
+        node
     }
 }

@@ -89,9 +89,8 @@ impl Store {
         C: Into<Change>,
         F: Fn(&Node) -> Result<C, E>,
     {
-        let changed = self.transact(async |connection| {
-            self.change_all_in(connection, nodes, now, decide).await
-        });
+        let changed = self
+            .transact(async |connection| self.change_all_in(connection, nodes, now, decide).await);
         let changed = changed.await?;
         let has_work = |(change, _): &(Change, ChangeNumber)| change.work.is_some();
         if changed.iter().flatten().any(has_work) {

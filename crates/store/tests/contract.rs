@@ -68,6 +68,8 @@ promises![
     a_marker_that_is_not_there_is_said_so,
     a_refused_change_changes_nothing,
     changes_of_one_node_at_once_all_count,
+    several_nodes_are_changed_together_and_each_that_cannot_be_stays_as_it_is,
+    changes_of_several_nodes_at_once_all_count,
     a_deleted_node_takes_its_ports_work_and_trace_along,
     a_node_that_the_check_protects_is_not_deleted,
     a_port_is_found_by_uuid_and_by_address,
@@ -366,6 +368,75 @@ async fn changes_of_one_node_at_once_all_count(database: Database) {
     join(changes).await;
 
     assert_eq!(read(&daemons[0], node.uuid).await.extra["count"], 40);
+}
+
+async fn several_nodes_are_changed_together_and_each_that_cannot_be_stays_as_it_is(
+    database: Database,
+) {
+    let store = database.open().await;
+    let claimed = with_work(&store, "claimed").await;
+    claim(&store, "host-a").await.unwrap();
+    let (changed, refused, nobody) = (named("changed"), named("refused"), Uuid::new_v4());
+    for node in [&changed, &refused] {
+        store.create_node(node).await.unwrap();
+    }
+    let before = store.all_changes().await.unwrap().reaches;
+
+    let nodes = [claimed.uuid, changed.uuid, nobody, refused.uuid];
+    let results = store.change_all(&nodes, now(), |node| {
+        let mut node = node.clone();
+        node.extra.insert("changed".into(), json!(true));
+        if node.name.as_deref() == Some("refused") { Err("not today") } else { Ok(node) }
+    });
+    let results = results.await.unwrap();
+
+    let [locked, saved, missing, not_today] = &results[..] else { panic!("{results:?}") };
+    assert!(matches!(locked, Err(ChangeError::Locked { by, .. }) if by == "host-a"));
+    assert_eq!(saved.as_ref().unwrap().node, read(&store, changed.uuid).await);
+    assert!(matches!(missing, Err(ChangeError::NoSuchNode(it)) if *it == nobody));
+    assert!(matches!(not_today, Err(ChangeError::Refused("not today"))));
+    assert_eq!(read(&store, changed.uuid).await.extra["changed"], true);
+    for node in [claimed.uuid, refused.uuid] {
+        assert!(read(&store, node).await.extra.is_empty());
+    }
+    let followed = since(&store, before).await;
+    assert_eq!(numbers(&followed), [saved.as_ref().unwrap().number]);
+}
+
+async fn changes_of_several_nodes_at_once_all_count(database: Database) {
+    let daemons = [database.open().await, database.open().await];
+    let mut nodes = Vec::new();
+    for name in ["a", "b", "c", "d"] {
+        let node = named(name);
+        daemons[0].create_node(&node).await.unwrap();
+        nodes.push(node.uuid);
+    }
+    let count = |node: &Node| {
+        let mut node = node.clone();
+        let counted = node.extra.get("count").and_then(|it| it.as_i64()).unwrap_or(0);
+        node.extra.insert("count".into(), json!(counted + 1));
+        fine(node)
+    };
+
+    let changes = (0..20).map(|i| {
+        let (store, mut nodes) = (daemons[i % 2].clone(), nodes.clone());
+        nodes.rotate_left(i % 4);
+        tokio::spawn(async move {
+            if i % 5 == 0 {
+                for node in nodes {
+                    store.change(node, None, now(), count).await.unwrap();
+                }
+            } else {
+                let changed = store.change_all(&nodes, now(), count).await.unwrap();
+                assert!(changed.iter().all(Result::is_ok), "{changed:?}");
+            }
+        })
+    });
+    join(changes).await;
+
+    for node in nodes {
+        assert_eq!(read(&daemons[0], node).await.extra["count"], 20);
+    }
 }
 
 async fn a_deleted_node_takes_its_ports_work_and_trace_along(database: Database) {

@@ -57,9 +57,9 @@ pub use self::listener::{
 use self::listener::{NewConnection, poll_accept};
 use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
+pub use self::paced_stream::PacedStream;
 use self::port_state::{ConnectionPlace, PortState};
 use self::progress::AnswerProgress;
-pub use self::paced_stream::PacedStream;
 pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
 pub use self::router::{RouterService, ServedNode, UsefulAnswers};
@@ -294,7 +294,6 @@ impl<S: HttpService> Handler<S> {
         };
         match accepted {
             Ok(EncryptedConnection { stream, agreed }) => {
-                held.enter(Phase::Idle);
                 caller.tls = Some(agreed);
                 self.converse(stream, &caller, ended).await;
             }
@@ -332,7 +331,7 @@ impl<S: HttpService> Handler<S> {
             result = connection.as_mut() => result,
             () = &mut closing => return,
             () = ended_of(ended) => {
-                if matches!(held.phase(), Phase::Idle | Phase::Head) {
+                if matches!(held.phase(), Phase::Idle | Phase::Handshake | Phase::Head) {
                     return;
                 }
                 connection.as_mut().graceful_shutdown();

@@ -24,6 +24,10 @@ const GRACE: Duration = Duration::from_millis(250);
 /// processor, some milliseconds each; firmware that loses one gives up the boot.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(1500);
 
+/// The same where another connection of the same peer waits. Behind NAT that is another machine, and on a path with delay
+/// and loss each flight of a handshake may be late by several retransmissions.
+const HANDSHAKE_GRACE_OF_PEER: Duration = Duration::from_secs(3);
+
 /// Limits of a port: number of connections, and their durations.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimits {
@@ -76,7 +80,7 @@ pub(super) struct ConnectionId(u64);
 pub(super) enum Phase {
     /// No byte of a request has arrived.
     Idle,
-    /// The client has begun a TLS handshake.
+    /// The client has begun a TLS handshake, and sent no byte of a request.
     Handshake,
     /// The head of a request is arriving.
     Head,
@@ -90,10 +94,12 @@ impl Phase {
     pub(super) const ALL: [Self; 5] =
         [Self::Idle, Self::Handshake, Self::Head, Self::Body, Self::Answer];
 
-    /// The time in the phase for which a connection cannot be evicted; `None` if it never can.
-    fn grace(self) -> Option<Duration> {
+    /// The time in the phase for which a connection cannot be evicted, perhaps for another one `of_its_peer`; `None` if
+    /// it never can.
+    fn grace(self, of_its_peer: bool) -> Option<Duration> {
         match self {
             Self::Idle | Self::Head | Self::Body => Some(GRACE),
+            Self::Handshake if of_its_peer => Some(HANDSHAKE_GRACE_OF_PEER),
             Self::Handshake => Some(HANDSHAKE_GRACE),
             Self::Answer => None,
         }
@@ -358,7 +364,7 @@ impl Admission {
     fn victims(&self, of: Option<Account>, now: Instant) -> Vec<ConnectionId> {
         self.victims_of(|held| {
             let since = now.saturating_duration_since(held.since);
-            held.phase.grace().is_some_and(|grace| since >= grace)
+            held.phase.grace(of.is_some()).is_some_and(|grace| since >= grace)
                 && of.is_none_or(|account| account == held.account)
         })
     }
@@ -697,6 +703,21 @@ mod tests {
             admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now)).1,
             Some(stranger)
         );
+    }
+
+    #[test]
+    fn a_late_handshake_of_a_site_keeps_its_place_for_longer_before_others_of_the_site() {
+        let (mut port, mut now) = (port(9, 1), Instant::now());
+        let (late, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
+        port.enter(late, Phase::Handshake, now);
+
+        now += HANDSHAKE_GRACE;
+        assert_eq!(
+            port.admit(ip(MACHINE), Acquaintance::Stranger, now),
+            AdmissionVerdict::PeerFull
+        );
+        now += HANDSHAKE_GRACE_OF_PEER;
+        assert_eq!(admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now)).1, Some(late));
     }
 
     #[test]

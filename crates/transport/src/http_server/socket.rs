@@ -219,7 +219,8 @@ impl<S: PeerStream> AsyncRead for Socket<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        if buffer.filled().len() > before && self.held.phase() == Phase::Idle {
+        let has_no_request = matches!(self.held.phase(), Phase::Idle | Phase::Handshake);
+        if buffer.filled().len() > before && has_no_request {
             self.held.enter(Phase::Head);
         }
         Poll::Ready(Ok(()))
