@@ -12,7 +12,7 @@ use nix::sys::socket::sockopt::SndBuf;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::pacing::Pacing;
+use super::pacing::{MOST_SHARE, Pacing};
 
 /// A connection below TLS.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl PacedStream {
         if share != self.share {
             // The kernel doubles the size, for its own use. What it holds already is sent. If it refuses, writes are
             // short all the same.
-            let buffer = share.unwrap_or(Pacing::most_share()) / 2;
+            let buffer = share.unwrap_or(MOST_SHARE) / 2;
             let _ = setsockopt(&self.stream, SndBuf, &buffer);
             self.share = share;
         }

@@ -21,7 +21,7 @@ const LEAST_SHARE: u64 = 4 << 10;
 /// The step of greater shares, smaller than the growth from one measurement to the next.
 const STEP: u64 = 1 << 10;
 /// An answer with a greater share is not limited. The kernel then chooses the size of the buffer.
-const MOST_SHARE: u64 = 256 << 10;
+pub(super) const MOST_SHARE: usize = 256 << 10;
 
 /// The bytes that all answers of a port may have on their way, from the rate of the last moments.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl SendBudget {
 /// limited.
 fn share(budget: u64, answers: usize) -> Option<usize> {
     let share = (budget / answers.max(1) as u64).max(LEAST_SHARE);
-    (share < MOST_SHARE).then(|| (share - share % STEP) as usize)
+    (share < MOST_SHARE as u64).then(|| (share - share % STEP) as usize)
 }
 
 /// The pacing of a port's answers.
@@ -96,11 +96,6 @@ impl Pacing {
     /// The bytes that an answer may have on its way now; `None` if it need not be limited.
     pub(super) fn share(&self) -> Option<usize> {
         share(self.bytes.load(Ordering::Relaxed), self.answers.load(Ordering::Relaxed))
-    }
-
-    /// The size of the socket's buffer for an answer that need not be limited any more.
-    pub(super) fn most_share() -> usize {
-        MOST_SHARE as usize
     }
 }
 
