@@ -58,13 +58,14 @@ use self::listener::{NewConnection, poll_accept};
 use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
 pub use self::paced_stream::PacedStream;
+use self::paced_stream::PeerStream;
 use self::port_state::{ConnectionPlace, PortState};
 use self::progress::AnswerProgress;
 pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
 pub use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
-use self::socket::{PeerStream, Socket};
+use self::socket::Socket;
 use crate::repeats;
 
 /// Closed connections whose tasks have not ended yet; beyond this number no connection is accepted.

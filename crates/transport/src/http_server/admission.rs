@@ -39,9 +39,10 @@ pub struct ConnectionLimits {
     pub per_peer: usize,
     /// Peers without a limit of their own: proxies, and NAT in front of many machines.
     pub exempt: Vec<IpNet>,
-    /// Time from the start, or from the end of an answer, until the first byte of a request.
+    /// Time from the start, or from the end of an answer, until the first byte of a request or of a TLS handshake.
     pub idle: Duration,
-    /// Time from the first byte of a request until the end of its head.
+    /// Time from the first byte of a request until the end of its head; with TLS, also from the first byte of the
+    /// handshake until the first byte of a request.
     pub head: Duration,
     /// Time from the end of a request's head until the end of its body.
     pub body: Duration,
@@ -688,36 +689,20 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_that_its_client_leaves_lying_gives_way() {
-        let (mut port, mut now) = (port(1, 1), Instant::now());
-        let (stranger, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
-        port.enter(stranger, Phase::Handshake, now);
+    fn a_handshake_that_its_client_leaves_lying_gives_way_to_others_of_its_own_site_last() {
+        for (newcomer, full, grace) in [
+            (MACHINE, AdmissionVerdict::PortFull, HANDSHAKE_GRACE),
+            (STRANGER, AdmissionVerdict::PeerFull, HANDSHAKE_GRACE_OF_PEER),
+        ] {
+            let (mut port, start) = (port(1, 1), Instant::now());
+            let (stranger, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, start));
+            port.enter(stranger, Phase::Handshake, start);
 
-        now += GRACE;
-        assert_eq!(
-            port.admit(ip(MACHINE), Acquaintance::Stranger, now),
-            AdmissionVerdict::PortFull
-        );
-        now += HANDSHAKE_GRACE;
-        assert_eq!(
-            admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now)).1,
-            Some(stranger)
-        );
-    }
-
-    #[test]
-    fn a_late_handshake_of_a_site_keeps_its_place_for_longer_before_others_of_the_site() {
-        let (mut port, mut now) = (port(9, 1), Instant::now());
-        let (late, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
-        port.enter(late, Phase::Handshake, now);
-
-        now += HANDSHAKE_GRACE;
-        assert_eq!(
-            port.admit(ip(MACHINE), Acquaintance::Stranger, now),
-            AdmissionVerdict::PeerFull
-        );
-        now += HANDSHAKE_GRACE_OF_PEER;
-        assert_eq!(admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now)).1, Some(late));
+            let early = start + grace - Duration::from_millis(1);
+            assert_eq!(port.admit(ip(newcomer), Acquaintance::Stranger, early), full);
+            let late = port.admit(ip(newcomer), Acquaintance::Stranger, start + grace);
+            assert_eq!(admitted(late).1, Some(stranger));
+        }
     }
 
     #[test]

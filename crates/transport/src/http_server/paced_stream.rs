@@ -63,9 +63,20 @@ impl PacedStream {
         // The kernel takes a whole write if there is any room.
         share.map_or(usize::MAX, |share| share / 2)
     }
+}
 
+/// The bytes between server and peer.
+pub(super) trait PeerStream: AsyncRead + AsyncWrite + Send + Unpin {
     /// Calls `send` with the number of bytes to send at most, as soon as the peer can take something.
-    pub(super) fn poll_send(
+    fn poll_send(
+        &mut self,
+        cx: &mut Context<'_>,
+        send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>>;
+}
+
+impl PeerStream for PacedStream {
+    fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
         mut send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,

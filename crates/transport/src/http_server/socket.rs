@@ -14,33 +14,13 @@ use tokio::time::{Instant, Sleep, sleep};
 use super::admission::Phase;
 use super::file_parts::is_placeholder;
 use super::listener::EncryptedStream;
-use super::paced_stream::PacedStream;
+use super::paced_stream::PeerStream;
 use super::port_state::ConnectionPlace;
 use super::progress::AnswerProgress;
 
 /// Least average rate in bytes per second at which a peer must take an answer while the server waits for it. A BMC
 /// that fetches virtual media takes ten times as much.
 const MIN_RATE: u64 = 4 * 1024;
-
-/// The bytes between server and peer.
-pub(super) trait PeerStream: AsyncRead + AsyncWrite + Send + Unpin {
-    /// Calls `send` with the number of bytes to send at most, as soon as the peer can take something.
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>>;
-}
-
-impl PeerStream for PacedStream {
-    fn poll_send(
-        &mut self,
-        cx: &mut Context<'_>,
-        send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
-    ) -> Poll<io::Result<usize>> {
-        self.poll_send(cx, send)
-    }
-}
 
 impl PeerStream for Box<dyn EncryptedStream> {
     /// The kernel does not encrypt: [`Caller::file_parts`](super::Caller::file_parts) offers none here.
