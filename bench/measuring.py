@@ -1,4 +1,4 @@
-"""What the benchmarks in Python share: processes that end with the benchmark, turns, medians and output."""
+"""What the benchmarks in Python share: processes that end with the benchmark, the boot listener's, turns, medians and output."""
 
 import ctypes
 import signal
@@ -6,6 +6,21 @@ import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+
+HOME = Path(__file__).resolve().parent.parent
+BOOT_BENCH = HOME / "target/release/examples/boot-bench"
+
+
+def build_boot_bench():
+    run(["cargo", "build", "--quiet", "--release", "-p", "ferroboot-artifacts", "--example", "boot-bench"], cwd=HOME)
+
+
+def make_certificate(folder):
+    """`server.pem` and `server.key` of 127.0.0.1, which is its own authority."""
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+         "-subj", "/CN=benchmark", "-addext", "subjectAltName=IP:127.0.0.1",
+         "-keyout", folder / "server.key", "-out", folder / "server.pem"], stderr=subprocess.DEVNULL)
 
 
 def start(command, **how):
@@ -24,6 +39,13 @@ def until(met, seconds=10):
         if time.monotonic() > end:
             sys.exit("a server was not ready in time")
         time.sleep(0.02)
+
+
+def is_open(port):
+    """Whether a TCP port over IPv4 listens."""
+    with open("/proc/net/tcp", encoding="ascii") as sockets:
+        return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A"
+                   for line in sockets.readlines()[1:])
 
 
 def in_turn(names, round_):

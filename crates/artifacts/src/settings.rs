@@ -34,3 +34,22 @@ pub struct ArtifactSettings {
     /// The certificate (PEM) of the authority of the agents' port, for ramdisks; `None` without TLS.
     pub agent_authority: Option<String>,
 }
+
+impl ArtifactSettings {
+    /// Default settings: UKIs without a signature, and no images of nodes' own.
+    #[must_use]
+    pub fn new(boot_sets: BootSets, cache: PathBuf, urls: Urls) -> Self {
+        Self {
+            boot_sets,
+            cache,
+            image_dirs: Vec::new(),
+            image_reach: ImageReach::default(),
+            image_limits: ImageLimits::default(),
+            http_loader: HttpLoader::default(),
+            kernel_append_params: String::new(),
+            uki_signer: None,
+            urls,
+            agent_authority: None,
+        }
+    }
+}

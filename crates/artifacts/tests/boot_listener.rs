@@ -19,9 +19,8 @@ use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, StreamExt as _};
 use hardware::CpuArch;
 use netboot::boot_set::efi_machine;
-use netboot::image_limits::ImageLimits;
 use netboot::image_reach::ImageReach;
-use netboot::urls::{UrlPort, UrlSettings, Urls};
+use netboot::urls::{UrlSettings, Urls};
 use nodes::{Backlog, NodeIndex, Recorder};
 use openssl::asn1::Asn1Time;
 use openssl::bn::BigNum;
@@ -1150,17 +1149,12 @@ impl Listener {
     async fn made(change: impl FnOnce(&mut ArtifactSettings), limits: ConnectionLimits) -> Self {
         let folder = tempfile::tempdir().unwrap();
         write_boot_set(folder.path());
+        let (boot_sets, cache) = (BootSets::look(folder.path()), folder.path().join("cache"));
         let mut settings = ArtifactSettings {
-            boot_sets: BootSets::look(folder.path()),
-            cache: folder.path().join("cache"),
             image_dirs: vec![folder.path().join("images")],
             image_reach: ImageReach { loopback: true, ..ImageReach::default() },
-            image_limits: ImageLimits::default(),
-            http_loader: HttpLoader::Uki,
             kernel_append_params: "nofb vga=normal".to_owned(),
-            uki_signer: None,
-            urls: Urls::new(our_urls(), None),
-            agent_authority: None,
+            ..ArtifactSettings::new(boot_sets, cache, Urls::new(UrlSettings::default(), None))
         };
         change(&mut settings);
         let index = NodeIndex::default();
@@ -1360,19 +1354,6 @@ impl Reply {
     fn header(&self, name: &str) -> Option<&str> {
         let found = self.headers.iter().find(|(header, _)| header.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
-    }
-}
-
-/// Every URL at the address that the machine reached.
-fn our_urls() -> UrlSettings {
-    UrlSettings {
-        boot: None,
-        boot6: None,
-        agent: None,
-        boot_port: UrlPort::http(8080),
-        plain_boot_port: Some(8080),
-        http_loader: HttpLoader::Uki,
-        agent_port: UrlPort::http(6386),
     }
 }
 

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use futures::future::join_all;
-use netboot::image_limits::ImageLimits;
-use netboot::image_reach::ImageReach;
-use netboot::urls::{UrlPort, UrlSettings, Urls};
+use netboot::urls::{UrlSettings, Urls};
 use nodes::{Backlog, NodeIndex, Recorder};
 use provision::artifact::HttpLoader;
 use provision::node::Secret;
@@ -155,26 +153,11 @@ impl Listener {
         for at in (0..image_len).step_by(4_096).take(3_000) {
             image.write_all_at(&at.to_le_bytes(), at).unwrap();
         }
-        let urls = UrlSettings {
-            boot: None,
-            boot6: None,
-            agent: None,
-            boot_port: UrlPort::http(8080),
-            plain_boot_port: Some(8080),
-            http_loader: HttpLoader::Uki,
-            agent_port: UrlPort::http(6386),
-        };
+        let (boot_sets, cache) = (BootSets::look(folder.path()), folder.path().join("cache"));
+        let urls = Urls::new(UrlSettings::default(), None);
         let settings = ArtifactSettings {
-            boot_sets: BootSets::look(folder.path()),
-            cache: folder.path().join("cache"),
             image_dirs: vec![images],
-            image_reach: ImageReach::default(),
-            image_limits: ImageLimits::default(),
-            http_loader: HttpLoader::Uki,
-            kernel_append_params: String::new(),
-            uki_signer: None,
-            urls: Urls::new(urls, None),
-            agent_authority: None,
+            ..ArtifactSettings::new(boot_sets, cache, urls)
         };
         let index = NodeIndex::default();
         let (recorder, backlog) = Recorder::new();

@@ -227,7 +227,6 @@ mod tests {
 
     use dhcp::v4::{MessageType, options as code};
     use hardware::Mac;
-    use provision::artifact::HttpLoader;
     use provision::test_nodes::booting_node;
 
     use super::*;
@@ -332,15 +331,7 @@ mod tests {
     #[test]
     fn an_ipxe_with_https_gets_its_script_over_it_and_any_other_in_clear_where_both_are_served() {
         let tls = UrlPort { scheme: UrlScheme::Https, port: 8443 };
-        let settings = UrlSettings {
-            boot: None,
-            boot6: None,
-            agent: None,
-            boot_port: tls,
-            plain_boot_port: Some(8080),
-            http_loader: HttpLoader::Uki,
-            agent_port: tls,
-        };
+        let settings = UrlSettings { boot_port: tls, agent_port: tls, ..UrlSettings::default() };
         let (nodes, urls) = (TestView::of(booting_node(), [MAC]), Urls::new(settings, Some(US)));
         let context = BootContext { nodes: &nodes, urls: &urls, boot_sets: &[], tftp: false };
         let told = |features: &[u8]| {

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use hardware::Mac;
 use provision::Node;
-use provision::artifact::HttpLoader;
 use provision::test_nodes::{boot_port, booting_node};
 
 use crate::node_view::{NodeView, RegisteredPort};
-use crate::urls::{UrlPort, UrlSettings, Urls};
+use crate::urls::{UrlSettings, Urls};
 
 /// One node, with its ports.
 #[derive(Debug)]
@@ -53,14 +52,7 @@ impl NodeView for TestView {
 
 /// The URLs of a service that machines reach at `boot`.
 pub(crate) fn urls(boot: &str) -> Urls {
-    let settings = UrlSettings {
-        boot: Some(boot.parse().expect("it is a URL")),
-        boot6: None,
-        agent: None,
-        boot_port: UrlPort::http(8080),
-        plain_boot_port: Some(8080),
-        http_loader: HttpLoader::Uki,
-        agent_port: UrlPort::http(6386),
-    };
+    let settings =
+        UrlSettings { boot: Some(boot.parse().expect("it is a URL")), ..UrlSettings::default() };
     Urls::new(settings, None)
 }

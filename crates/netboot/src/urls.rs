@@ -36,6 +36,21 @@ pub struct UrlSettings {
     pub agent_port: UrlPort,
 }
 
+/// Plain HTTP on the default ports, at the addresses of this host.
+impl Default for UrlSettings {
+    fn default() -> Self {
+        Self {
+            boot: None,
+            boot6: None,
+            agent: None,
+            boot_port: UrlPort::http(8080),
+            plain_boot_port: Some(8080),
+            http_loader: HttpLoader::default(),
+            agent_port: UrlPort::http(6386),
+        }
+    }
+}
+
 /// The scheme of a URL for HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UrlScheme {
@@ -447,15 +462,7 @@ mod tests {
 
     fn settings(boot: Option<&str>, boot6: Option<&str>) -> UrlSettings {
         let url = |url: &str| url.parse().unwrap();
-        UrlSettings {
-            boot: boot.map(url),
-            boot6: boot6.map(url),
-            agent: None,
-            boot_port: UrlPort::http(8080),
-            plain_boot_port: Some(8080),
-            http_loader: HttpLoader::Uki,
-            agent_port: UrlPort::http(6386),
-        }
+        UrlSettings { boot: boot.map(url), boot6: boot6.map(url), ..UrlSettings::default() }
     }
 
     fn iso(urls: &Urls, node: &Node, near: Option<&str>) -> Result<String, Unreachable> {

@@ -332,9 +332,8 @@ mod tests {
 
     use jiff::Timestamp;
     use netboot::providers::test_announcements::plain_port;
-    use netboot::urls::{UrlPort, UrlSettings};
+    use netboot::urls::UrlSettings;
     use nodes::{Backlog, NodeIndex};
-    use provision::artifact::HttpLoader;
     use provision::test_nodes::booting_node;
     use provision::{Policy, ProvisionState};
     use serde_json::Map;
@@ -371,12 +370,7 @@ mod tests {
             let urls = Urls::new(
                 UrlSettings {
                     boot: Some("http://10.0.0.1".parse().unwrap()),
-                    boot6: None,
-                    agent: None,
-                    boot_port: UrlPort::http(8080),
-                    plain_boot_port: Some(8080),
-                    http_loader: HttpLoader::Uki,
-                    agent_port: UrlPort::http(6386),
+                    ..UrlSettings::default()
                 },
                 None,
             );

@@ -16,6 +16,7 @@ pub(crate) struct Target {
     address: SocketAddr,
     path: String,
     pub(crate) tls: Option<SslConnector>,
+    receive_buffer: Option<u32>,
 }
 
 /// A connection, perhaps encrypted.
@@ -30,7 +31,13 @@ impl Target {
             connector.set_ca_file(ca)?;
             anyhow::Ok(connector.build())
         });
-        Ok(Self { address: address.parse()?, path: path.to_owned(), tls: tls.transpose()? })
+        let (address, path) = (address.parse()?, path.to_owned());
+        Ok(Self { address, path, tls: tls.transpose()?, receive_buffer: None })
+    }
+
+    /// With sockets whose receive buffer has this size (`SO_RCVBUF`), not one of the kernel's choice.
+    pub(crate) fn with_receive_buffer(self, bytes: u32) -> Self {
+        Self { receive_buffer: Some(bytes), ..self }
     }
 
     /// A path for the client with this number.
@@ -40,6 +47,9 @@ impl Target {
 
     pub(crate) async fn connect(&self, from: Ipv4Addr) -> Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
+        if let Some(bytes) = self.receive_buffer {
+            socket.set_recv_buffer_size(bytes)?;
+        }
         socket.bind((from, 0).into())?;
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
@@ -54,6 +64,12 @@ impl Target {
         Pin::new(&mut stream).connect().await?;
         Ok(Box::new(stream))
     }
+}
+
+/// An address for each client, in the network 127.`network`.0.0.
+pub(crate) fn source(network: u8, number: usize) -> Ipv4Addr {
+    let [_, _, low, last] = (number as u32 + 1).to_be_bytes();
+    Ipv4Addr::new(127, network, low, last)
 }
 
 /// The head of an answer.

@@ -14,8 +14,6 @@ use crate::connect::{Target, ask, read_body};
 const EDK2_BLOCK: usize = 1500;
 /// A BMC's read of virtual media.
 const RANGE: u64 = 64 * 1024;
-/// The network of machines.
-const MACHINES: u8 = 1;
 
 #[derive(Default)]
 struct Fetched {
@@ -39,14 +37,6 @@ pub(crate) async fn fetch(
         match client {
             "edk2" => clients.spawn(repeat(target, number, end)),
             "ranges" => clients.spawn(ranges(target, number, end)),
-            "once" => clients.spawn(async move {
-                let mut all = Fetched::default();
-                if let Err(error) = boot(&target, number, source(MACHINES, number), &mut all).await
-                {
-                    all.failed = Some(format!("{error:#}"));
-                }
-                all
-            }),
             other => bail!("there is no client `{other}`"),
         };
     }
@@ -68,18 +58,12 @@ pub(crate) async fn fetch(
     }))
 }
 
-/// An address for each client, in the network 127.`network`.0.0.
-pub(crate) fn source(network: u8, number: usize) -> Ipv4Addr {
-    let [_, _, low, last] = (number as u32 + 1).to_be_bytes();
-    Ipv4Addr::new(127, network, low, last)
-}
-
 async fn repeat(target: Arc<Target>, number: usize, end: Instant) -> Fetched {
     let mut all = Fetched::default();
     while Instant::now() < end {
         // A large file may take longer than is left.
         let left = tokio::time::Instant::from_std(end);
-        let once = boot(&target, number, Ipv4Addr::LOCALHOST, &mut all);
+        let once = boot(&target, number, &mut all);
         match tokio::time::timeout_at(left, once).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
@@ -93,9 +77,9 @@ async fn repeat(target: Arc<Target>, number: usize, end: Instant) -> Fetched {
 }
 
 /// HEAD, then GET, on a connection of its own.
-async fn boot(target: &Target, number: usize, from: Ipv4Addr, all: &mut Fetched) -> Result<()> {
+async fn boot(target: &Target, number: usize, all: &mut Fetched) -> Result<()> {
     let (begun, path) = (Instant::now(), target.path(number));
-    let mut stream = target.open(from).await?;
+    let mut stream = target.open(Ipv4Addr::LOCALHOST).await?;
     ask(&mut *stream, "HEAD", &path, "").await?;
     let mut head = ask(&mut *stream, "GET", &path, "").await?;
     if head.began == 0 {

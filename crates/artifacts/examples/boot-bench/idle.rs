@@ -9,8 +9,7 @@ use openssl::ssl::SslConnector;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio_openssl::SslStream;
 
-use crate::connect::{Stream, Target, ask, read_body};
-use crate::fetch::source;
+use crate::connect::{Stream, Target, ask, read_body, source};
 
 /// Connections that are opened at the same time.
 const AT_ONCE: usize = 64;

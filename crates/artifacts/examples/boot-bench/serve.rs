@@ -7,11 +7,8 @@ use std::{fs, future};
 use anyhow::Result;
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
 use certificates::{CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles};
-use netboot::image_limits::ImageLimits;
-use netboot::image_reach::ImageReach;
-use netboot::urls::{UrlPort, UrlSettings, Urls};
+use netboot::urls::{UrlSettings, Urls};
 use nodes::{NodeIndex, Nodes, Recorder, address_writer, trace};
-use provision::artifact::HttpLoader;
 use provision::node::{FreshAttempt, Secret};
 use provision::{Attempt, BootInterface, Node, Policy, Procedure, ProvisionState};
 use store::{Clock, Store};
@@ -78,33 +75,20 @@ fn limits(connections: usize, boot: usize) -> ConnectionLimits {
 }
 
 pub(crate) fn settings(boot_set: &Path, files: &Path) -> ArtifactSettings {
-    let urls = UrlSettings {
-        boot: None,
-        boot6: None,
-        agent: None,
-        boot_port: UrlPort::http(8080),
-        plain_boot_port: Some(8080),
-        http_loader: HttpLoader::Uki,
-        agent_port: UrlPort::http(6386),
-    };
+    let urls = Urls::new(UrlSettings::default(), None);
     ArtifactSettings {
-        boot_sets: BootSets::look(boot_set),
-        cache: files.to_owned(),
         image_dirs: vec![files.to_owned()],
-        image_reach: ImageReach::default(),
-        image_limits: ImageLimits::default(),
-        http_loader: HttpLoader::Uki,
-        kernel_append_params: String::new(),
-        uki_signer: None,
-        urls: Urls::new(urls, None),
-        agent_authority: None,
+        ..ArtifactSettings::new(BootSets::look(boot_set), files.to_owned(), urls)
     }
 }
 
 fn booting_nodes(folder: &Path) -> Result<Vec<Node>> {
-    let mut nodes =
-        vec![booting("uki", BootInterface::Http), booting("iso", BootInterface::RedfishHttps)];
-    nodes.extend((0..MACHINES).map(|number| booting(&format!("m{number}"), BootInterface::Http)));
+    let mut nodes = Vec::new();
+    if folder.join("boot-set").exists() {
+        let composed = (0..MACHINES).map(|number| format!("m{number}")).chain(["uki".to_owned()]);
+        nodes.extend(composed.map(|ticket| booting(&ticket, BootInterface::Http)));
+        nodes.push(booting("iso", BootInterface::RedfishHttps));
+    }
     for file in fs::read_dir(folder.join("files"))? {
         let path = file?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -308,27 +308,20 @@ fn words(interface: &str, net: &dyn Display, unseen: &dyn Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use provision::artifact::HttpLoader;
 
     use super::*;
-    use crate::urls::UrlPort;
 
     fn settings(more: &str) -> NetworkSettings {
         toml::from_str(&format!("interface = \"nosuch0\"\n{more}")).unwrap()
     }
 
-    const NO_URLS: UrlSettings = UrlSettings {
-        boot: None,
-        boot6: None,
-        agent: None,
-        boot_port: UrlPort::http(8080),
-        plain_boot_port: Some(8080),
-        http_loader: HttpLoader::Uki,
-        agent_port: UrlPort::http(6386),
-    };
-
     fn find4(more: &str, given: &[InterfaceAddress]) -> Result<V4Vantage, UnknownVantage> {
-        V4Vantage::find(&settings(more), &NO_URLS, given, Err("no such network interface".into()))
+        V4Vantage::find(
+            &settings(more),
+            &UrlSettings::default(),
+            given,
+            Err("no such network interface".into()),
+        )
     }
 
     #[test]
@@ -346,7 +339,9 @@ mod tests {
         assert_eq!(find4(wide, &[]).unwrap().own.prefix_len(), 23);
 
         let six = settings("pool6 = \"2001:db8::100-2001:db8::1ff\"");
-        let six = V6Vantage::find(&six, &NO_URLS, &[], Err("no such interface".into())).unwrap();
+        let six =
+            V6Vantage::find(&six, &UrlSettings::default(), &[], Err("no such interface".into()))
+                .unwrap();
         assert_eq!(six.own, "2001:db8::1/64".parse().unwrap());
         assert!(six.accepts_any_server_id && six.guessed.is_some());
     }
@@ -376,7 +371,9 @@ mod tests {
             ["nosuch0=192.0.2.1/24", "nosuch0=fd00::9/64"].map(|text| text.parse().unwrap());
         let (seen4, seen6) = (|| Err("unused".into()), |_| Err("unused".into()));
 
-        let vantage = NetworkVantage::find(&both, &NO_URLS, &given, &here, seen4, seen6).unwrap();
+        let vantage =
+            NetworkVantage::find(&both, &UrlSettings::default(), &given, &here, seen4, seen6)
+                .unwrap();
 
         let all: Vec<_> = vantage.own.all.iter().map(IpNet::to_string).collect();
         assert_eq!(all, ["192.0.2.1/24", "192.0.2.2/24", "fd00::9/64"]);

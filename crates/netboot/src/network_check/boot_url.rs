@@ -344,10 +344,9 @@ pub fn expect_short(base: &str) -> Result<(), UnusableUrl> {
 
 #[cfg(test)]
 mod tests {
-    use provision::artifact::HttpLoader;
 
     use super::*;
-    use crate::urls::{UrlPort, UrlScheme, UrlSettings};
+    use crate::urls::{UrlScheme, UrlSettings};
 
     fn network() -> NetworkSettings {
         "lo=127.0.0.10-127.0.0.20".parse().unwrap()
@@ -359,15 +358,8 @@ mod tests {
         listen: &str,
         is_running: bool,
     ) -> Result<CheckedUrl<'a>, UnusableUrl> {
-        let settings = UrlSettings {
-            boot: url.map(|url| url.parse().unwrap()),
-            boot6: None,
-            agent: None,
-            boot_port: UrlPort::http(8080),
-            plain_boot_port: Some(8080),
-            http_loader: HttpLoader::Uki,
-            agent_port: UrlPort::http(6386),
-        };
+        let settings =
+            UrlSettings { boot: url.map(|url| url.parse().unwrap()), ..UrlSettings::default() };
         let near = "127.0.0.1/8".parse().unwrap();
         let listen = ListenAddress { scheme: UrlScheme::Http, address: listen.parse().unwrap() };
         CheckedUrl::new(&Urls::new(settings, None), network, near, listen, is_running)

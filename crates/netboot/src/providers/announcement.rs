@@ -260,12 +260,11 @@ impl Links {
 
 #[cfg(test)]
 mod tests {
-    use provision::artifact::HttpLoader;
     use provision::test_nodes::booting_node;
 
     use super::*;
     use crate::test_view::urls;
-    use crate::urls::{UrlPort, UrlSettings};
+    use crate::urls::UrlSettings;
 
     /// A node during a boot by `http`.
     fn node(cpu_arch: &str) -> Node {
@@ -281,15 +280,7 @@ mod tests {
     /// The URLs of a service that machines with IPv4 reach at `boot`, and those with IPv6 at `boot6`.
     fn urls_of(boot: Option<&str>, boot6: Option<&str>) -> Urls {
         let [boot, boot6] = [boot, boot6].map(|url| url.map(|url| url.parse().unwrap()));
-        let settings = UrlSettings {
-            boot,
-            boot6,
-            agent: None,
-            boot_port: UrlPort::http(8080),
-            plain_boot_port: Some(8080),
-            http_loader: HttpLoader::Uki,
-            agent_port: UrlPort::http(6386),
-        };
+        let settings = UrlSettings { boot, boot6, ..UrlSettings::default() };
         Urls::new(settings, None)
     }
 

@@ -20,7 +20,7 @@ const UNDER_WAY: usize = 4;
 
 /// The network between two hosts.
 #[derive(Clone, Copy)]
-pub(crate) struct Path {
+pub(crate) struct NetworkPath {
     pub(crate) delay_ms: u64,
     pub(crate) loss_percent: f64,
 }
@@ -28,7 +28,7 @@ pub(crate) struct Path {
 pub(crate) async fn relay(
     address: SocketAddr,
     target: SocketAddr,
-    path: Path,
+    path: NetworkPath,
     is_nat: bool,
 ) -> Result<()> {
     let listener = listen(address, "the relay")?;
@@ -42,7 +42,12 @@ pub(crate) async fn relay(
     }
 }
 
-async fn pass(near: TcpStream, target: SocketAddr, from: Ipv4Addr, path: Path) -> Result<()> {
+async fn pass(
+    near: TcpStream,
+    target: SocketAddr,
+    from: Ipv4Addr,
+    path: NetworkPath,
+) -> Result<()> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     // The handshake takes a round trip.
@@ -59,7 +64,7 @@ async fn pass(near: TcpStream, target: SocketAddr, from: Ipv4Addr, path: Path) -
 async fn one_way(
     mut read: impl AsyncRead + Unpin,
     mut write: impl AsyncWrite + Unpin,
-    path: Path,
+    path: NetworkPath,
 ) -> Result<()> {
     let (sent, mut under_way) = mpsc::channel::<(Instant, Vec<u8>)>(UNDER_WAY);
     let reading = async move {
@@ -85,7 +90,7 @@ async fn one_way(
     Ok(())
 }
 
-impl Path {
+impl NetworkPath {
     /// The time for which lost segments stop the connection.
     fn stop(self, bytes: usize) -> Duration {
         let loss = (self.loss_percent / 100.0).clamp(0.0, 0.5);
