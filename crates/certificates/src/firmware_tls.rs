@@ -152,6 +152,8 @@ fn context(
             | SslMode::ACCEPT_MOVING_WRITE_BUFFER
             | SslMode::RELEASE_BUFFERS,
     );
+    // A call of the kernel takes all that has come, not first the head of a record and then its content.
+    context.set_read_ahead(true);
     // A boot is one connection or two: sessions would only cost memory.
     context.set_session_cache_mode(SslSessionCacheMode::OFF);
     for pair in &certificates.pairs {
