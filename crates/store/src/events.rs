@@ -18,6 +18,9 @@ use crate::sql::{Statement, Where, document, json, micros, micros_after, time, u
 const BATCH: usize = 20;
 /// Number of kept events of one attempt, besides changes of state. A boot has 50 to 100, a day of heartbeats 1,000.
 const PER_ATTEMPT: i64 = 2_000;
+/// Number of a full attempt's newest events among which the number of dropped events is looked for: only changes of state
+/// come after it. Behind more of them, a second event counts the rest.
+const AFTER_FULL: i64 = 32;
 /// Number of events deleted in one transaction.
 const PRUNED: i64 = 500;
 
@@ -257,18 +260,31 @@ async fn count(
     count.fetch_one(connection).await
 }
 
-/// Removes an attempt's event with the number of dropped events, and returns that number.
+/// Removes an attempt's last event with the number of dropped events, and returns that number.
 async fn take_left_out(
     connection: &mut AnyConnection,
     (node, attempt): (Uuid, Uuid),
 ) -> Result<u64, sqlx::Error> {
-    let delete = "DELETE FROM boot_events WHERE node_uuid = $1 AND attempt = $2 \
-                  AND event LIKE '%\"kind\":\"left_out\"%' RETURNING event";
+    // By the index, from its end: a search through all events would take longer than the batch.
+    let newest = "SELECT at, seq, event FROM boot_events WHERE node_uuid = $1 AND attempt = $2 \
+                  ORDER BY at DESC, seq DESC LIMIT $3";
+    let newest =
+        sqlx::query(newest).bind(node.to_string()).bind(attempt.to_string()).bind(AFTER_FULL);
+    let rows = newest.fetch_all(&mut *connection).await?;
+    let found = rows.iter().find_map(|row| Some((row, left_out(row)?)));
+    let Some((row, events)) = found else { return Ok(0) };
+    let delete =
+        "DELETE FROM boot_events WHERE node_uuid = $1 AND attempt = $2 AND at = $3 AND seq = $4";
     let delete = sqlx::query(delete).bind(node.to_string()).bind(attempt.to_string());
-    let rows = delete.fetch_all(connection).await?;
-    let left_out = rows.iter().filter_map(|row| document::<BootEvent>(row, "event").ok());
-    let events = left_out.map(|event| match event.what {
-        BootEventKind::LeftOut { events } => events,
+    let delete = delete.bind(row.try_get::<i64, _>("at")?).bind(row.try_get::<i64, _>("seq")?);
+    delete.execute(connection).await?;
+    Ok(events)
+}
+
+/// The number of dropped events, if the row is an event with it.
+fn left_out(row: &AnyRow) -> Option<u64> {
+    match document::<BootEvent>(row, "event").ok()?.what {
+        BootEventKind::LeftOut { events } => Some(events),
         BootEventKind::State { .. }
         | BootEventKind::Redfish { .. }
         | BootEventKind::BootWay { .. }
@@ -278,9 +294,8 @@ async fn take_left_out(
         | BootEventKind::Http { .. }
         | BootEventKind::LastByte { .. }
         | BootEventKind::TlsHandshake { .. }
-        | BootEventKind::Agent { .. } => 0,
-    });
-    Ok(events.sum())
+        | BootEventKind::Agent { .. } => None,
+    }
 }
 
 /// `($1, $2, $3, $4, $5), ($6, …), …`
