@@ -1,6 +1,6 @@
 //! Boots on real UEFI firmware: QEMU and OVMF behind the BMC emulator, the daemon, and the `baremetal` command.
 //!
-//! Each test starts itself again in separate namespaces, one after another, since emulated firmware occupies a
+//! Each test starts itself again in separate namespaces, two tests at a time, since emulated firmware occupies a
 //! processor. The tests need the packages and files that `make test` installs and builds.
 
 mod architectures;
