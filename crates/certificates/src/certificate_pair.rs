@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -64,6 +65,16 @@ impl CertificatePair {
         timestamp(first.not_after())
     }
 
+    /// Whether the host is among its names and addresses (RFC 9525 §6). A name with `*` has one label in its place.
+    pub(crate) fn is_for(&self, host: &str) -> bool {
+        let subjects = self.chain.first().and_then(|first| first.subject_alt_names());
+        subjects.iter().flatten().any(|subject| match host.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => subject.ipaddress() == Some(&address.octets()),
+            Ok(IpAddr::V6(address)) => subject.ipaddress() == Some(&address.octets()),
+            Err(_) => subject.dnsname().is_some_and(|name| is_named(host, name)),
+        })
+    }
+
     /// Whether it has expired.
     pub(crate) fn has_expired(&self) -> bool {
         let now = Asn1Time::days_from_now(0);
@@ -75,6 +86,13 @@ impl CertificatePair {
     pub(crate) fn chain_der(&self) -> Result<Vec<Vec<u8>>> {
         self.chain.iter().map(|certificate| Ok(certificate.to_der()?)).collect()
     }
+}
+
+fn is_named(host: &str, name: &str) -> bool {
+    let domain = host.split_once('.').map(|(_, domain)| domain);
+    let of_wildcard = name.strip_prefix("*.");
+    host.eq_ignore_ascii_case(name)
+        || of_wildcard.zip(domain).is_some_and(|(of, domain)| of.eq_ignore_ascii_case(domain))
 }
 
 fn timestamp(time: &Asn1TimeRef) -> Result<Timestamp> {

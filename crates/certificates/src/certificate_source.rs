@@ -82,6 +82,15 @@ impl CertificateSource {
         }
     }
 
+    /// Whether clients that reach the service at this host accept the operator's certificate; issued ones name every host.
+    #[must_use]
+    pub fn is_for(&self, host: &str) -> bool {
+        match &*self.0 {
+            Source::Authority(_) => true,
+            Source::Files(files) => files.certificates().pairs.iter().any(|pair| pair.is_for(host)),
+        }
+    }
+
     /// The end of the validity of the operator's certificate; `None` for issued ones, which are renewed in time.
     ///
     /// # Errors

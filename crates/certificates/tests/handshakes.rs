@@ -286,7 +286,7 @@ fn write_files(
     certificate.set_not_before(&time("20190101000000Z")).unwrap();
     certificate.set_not_after(&time(not_after)).unwrap();
     let mut alternative = openssl::x509::extension::SubjectAlternativeName::new();
-    alternative.dns(name);
+    alternative.dns(name).ip("192.0.2.1").ip("2001:db8::1");
     let alternative = alternative.build(&certificate.x509v3_context(Some(&issuer), None)).unwrap();
     certificate.append_extension(alternative).unwrap();
     certificate.sign(&issuer_key, openssl::hash::MessageDigest::sha256()).unwrap();
@@ -308,6 +308,25 @@ async fn the_operators_certificate_is_served_with_the_date_of_its_end() {
 
     assert_eq!(source.not_after().unwrap().unwrap().to_string(), "2099-12-31T23:59:59Z");
     assert_eq!(SOURCE.not_after().unwrap(), None);
+}
+
+#[test]
+fn the_operators_certificate_is_for_its_names_and_addresses_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = |name: &str| {
+        let files = write_files(folder.path(), &AUTHORITY, name, "20991231235959Z");
+        CertificateSource::of_files(files).unwrap()
+    };
+    let (named, wild) = (source("api.example"), source("*.example"));
+
+    for host in ["api.example", "API.example", "192.0.2.1", "2001:db8::1"] {
+        assert!(named.is_for(host), "{host}");
+    }
+    for host in ["boot.example", "example", "192.0.2.2", "::1"] {
+        assert!(!named.is_for(host), "{host}");
+    }
+    assert!(wild.is_for("boot.example"));
+    assert!(!wild.is_for("a.boot.example") && !wild.is_for("example"));
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub async fn all(config: &Config) -> Vec<Found> {
         found.extend(addresses.map(|address| (what.to_owned(), port(address, is_running))));
     }
     if let Some(files) = config.tls.files() {
-        found.push(("certificate".to_owned(), certificate(files)));
+        found.push(("certificate".to_owned(), certificate(config, files)));
     }
     if let Some(users) = OperatorGuard::check_users(&config.api) {
         found.push(("users of the API".to_owned(), users));
@@ -95,10 +95,19 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
 }
 
 /// Reads the operator's certificate, and says how long it is valid.
-fn certificate(files: OperatorFiles) -> Result<String> {
+fn certificate(config: &Config, files: OperatorFiles) -> Result<String> {
     let path = files.certificate.display().to_string();
-    let until = CertificateSource::of_files(files)?.not_after()?.context("no date")?;
+    let source = CertificateSource::of_files(files)?;
+    let until = source.not_after()?.context("no date")?;
     ensure!(until > Clock::process().now(), "{path} expired at {until}: replace it and its key");
+    let unnamed: Vec<_> =
+        config.tls_hosts().into_iter().filter(|host| !source.is_for(host)).collect();
+    ensure!(
+        unnamed.is_empty(),
+        "{path} does not name {}, where a URL in the settings sends clients, who will refuse it: use a certificate \
+         with such a subject alternative name, or another URL",
+        unnamed.join(", ")
+    );
     Ok(format!("{path}, valid until {until}"))
 }
 

@@ -13,6 +13,7 @@ mod power;
 mod procedures;
 mod tls;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -20,11 +21,12 @@ use std::{env, fs};
 
 use anyhow::{Context as _, Result};
 use netboot::image_reach::ImageReach;
+use netboot::listen_addresses::ListenAddresses;
 use netboot::urls::{ListenAddress, UrlScheme, UrlSettings, Urls};
 use nix::unistd::{Uid, gethostname};
 use provision::Policy;
 use serde::Deserialize;
-use url::Url;
+use url::{Host, Url};
 
 pub use self::addresses::AddressOrNetwork;
 pub use self::agent::AgentConfig;
@@ -135,6 +137,30 @@ impl Config {
         let (mut names, addresses) = self.tls.subjects(hosts);
         names.extend(self.api.hosts.iter().filter(|name| name.parse::<IpAddr>().is_err()).cloned());
         (names, addresses)
+    }
+
+    /// The hosts of the https URLs at which clients reach this service's own TLS.
+    pub(crate) fn tls_hosts(&self) -> BTreeSet<String> {
+        let ports = [
+            (&self.api.listen, &self.api.public_url),
+            (&self.agent.listen, &self.agent.url),
+            (&self.boot.listen, &self.boot.url),
+            (&self.boot.listen, &self.boot.url6),
+        ];
+        // Behind a listener without TLS, a proxy has the certificate.
+        let ours =
+            |listen: &ListenAddresses| listen.of_urls(self.tls.only).scheme == UrlScheme::Https;
+        let urls = ports
+            .into_iter()
+            .filter(|(listen, _)| ours(listen))
+            .filter_map(|(_, url)| url.as_ref());
+        let hosts = urls.filter(|url| url.scheme() == "https").filter_map(Url::host);
+        let text = |host: Host<&str>| match host {
+            Host::Domain(name) => name.to_owned(),
+            Host::Ipv4(address) => address.to_string(),
+            Host::Ipv6(address) => address.to_string(),
+        };
+        hosts.map(text).collect()
     }
 
     /// The boot and agent URLs; `address` is the service's on the first DHCP network.

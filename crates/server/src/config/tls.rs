@@ -141,6 +141,22 @@ mod tests {
     }
 
     #[test]
+    fn an_operators_certificate_must_name_the_hosts_of_https_urls_unless_a_proxy_answers_there() {
+        let config: Config =
+            "[agent]\nlisten = \"https://[::]:6386\"\nurl = \"https://[2001:db8::1]:6386\"\n\
+                              [boot]\nlisten = [\"http://[::]:8080\", \"https://[::]:8443\"]\n\
+                              url = \"https://boot.example\"\nurl6 = \"http://boot6.example\"\n\
+                              [api]\npublic_url = \"https://proxy.example\""
+                .parse()
+                .unwrap();
+
+        assert_eq!(
+            config.tls_hosts().into_iter().collect::<Vec<_>>(),
+            ["2001:db8::1", "boot.example"]
+        );
+    }
+
+    #[test]
     fn certificates_name_the_hosts_of_urls_too() {
         let config: Config = "[tls]\nnames = [\"edge.example\", \"192.0.2.9\"]\n\
                               [boot]\nurl = \"https://boot.example:8443\"\nurl6 = \"https://[2001:db8::1]\""

@@ -46,6 +46,11 @@ impl DaemonTls {
         let (source, authority) = match config.tls.files() {
             Some(files) => {
                 let source = CertificateSource::of_files(files).context("[tls]")?;
+                for host in config.tls_hosts().iter().filter(|host| !source.is_for(host)) {
+                    warn!(
+                        "the certificate in [tls] does not name {host}, the host of a URL: clients will refuse it"
+                    );
+                }
                 (source, config.tls.read_authority()?)
             }
             None => issued(config, store).await.context("certificates of the listeners")?,
