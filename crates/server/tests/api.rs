@@ -711,19 +711,12 @@ async fn a_second_agent_with_the_same_token_is_refused_and_reported() {
     assert_eq!(second.status, StatusCode::BAD_REQUEST);
     service.recorder.flush().await;
     let events = service.nodes.store().events(node.uuid, None).await.unwrap();
-    let reported = events.into_iter().find_map(|event| match event.what {
-        BootEventKind::Agent { outcome: AgentOutcome::Failed { error }, .. } => Some(error),
-        BootEventKind::Agent { .. }
-        | BootEventKind::State { .. }
-        | BootEventKind::Redfish { .. }
-        | BootEventKind::BootWay { .. }
-        | BootEventKind::BmcShows { .. }
-        | BootEventKind::Provider { .. }
-        | BootEventKind::Dhcp { .. }
-        | BootEventKind::Http { .. }
-        | BootEventKind::LastByte { .. }
-        | BootEventKind::TlsHandshake { .. }
-        | BootEventKind::LeftOut { .. } => None,
+    let reported = events.into_iter().find_map(|event| {
+        let BootEventKind::Agent { outcome: AgentOutcome::Failed { error }, .. } = event.what
+        else {
+            return None;
+        };
+        Some(error)
     });
     assert!(reported.unwrap().contains("https://192.0.2.66:9999"));
 }

@@ -283,19 +283,9 @@ async fn take_left_out(
 
 /// The number of dropped events, if the row is an event with it.
 fn left_out(row: &AnyRow) -> Option<u64> {
-    match document::<BootEvent>(row, "event").ok()?.what {
-        BootEventKind::LeftOut { events } => Some(events),
-        BootEventKind::State { .. }
-        | BootEventKind::Redfish { .. }
-        | BootEventKind::BootWay { .. }
-        | BootEventKind::BmcShows { .. }
-        | BootEventKind::Provider { .. }
-        | BootEventKind::Dhcp { .. }
-        | BootEventKind::Http { .. }
-        | BootEventKind::LastByte { .. }
-        | BootEventKind::TlsHandshake { .. }
-        | BootEventKind::Agent { .. } => None,
-    }
+    let event = document::<BootEvent>(row, "event").ok()?;
+    let BootEventKind::LeftOut { events } = event.what else { return None };
+    Some(events)
 }
 
 /// `($1, $2, $3, $4, $5), ($6, …), …`

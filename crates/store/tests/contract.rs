@@ -2162,23 +2162,12 @@ fn event(node: &Node, second: i64, call: &str) -> BootEvent {
 }
 
 fn calls(trace: &[BootEvent]) -> Vec<&str> {
-    trace
-        .iter()
-        .filter_map(|event| match &event.what {
-            BootEventKind::Agent { call: AgentCall::StepEnded { step }, .. } => Some(step.as_str()),
-            BootEventKind::Agent { .. }
-            | BootEventKind::State { .. }
-            | BootEventKind::Redfish { .. }
-            | BootEventKind::BootWay { .. }
-            | BootEventKind::BmcShows { .. }
-            | BootEventKind::Provider { .. }
-            | BootEventKind::Dhcp { .. }
-            | BootEventKind::Http { .. }
-            | BootEventKind::LastByte { .. }
-            | BootEventKind::TlsHandshake { .. }
-            | BootEventKind::LeftOut { .. } => None,
-        })
-        .collect()
+    let step = |event| {
+        let BootEvent { what: BootEventKind::Agent { call, .. }, .. } = event else { return None };
+        let AgentCall::StepEnded { step } = call else { return None };
+        Some(step.as_str())
+    };
+    trace.iter().filter_map(step).collect()
 }
 
 fn fine<C: Into<Change>>(change: C) -> Result<C, Infallible> {

@@ -25,10 +25,7 @@ fn behind_nat(machines: impl IntoIterator<Item = LabMachine>, settings: &str) ->
 #[test]
 fn a_machine_behind_nat_boots_by_the_dhcp_server_of_its_site() {
     in_a_lab(behind_nat([LabMachine::new(1)], PLAIN), |lab| {
-        enrol(lab, "http")?;
-        let machine = &lab.machines()[0];
-        lab.clean(machine)?;
-        came_through_nat(lab, machine, "bootx64.efi")
+        is_cleaned_through_nat(lab, "http", "bootx64.efi")
     });
 }
 
@@ -36,10 +33,7 @@ fn a_machine_behind_nat_boots_by_the_dhcp_server_of_its_site() {
 #[ignore = "one of the full matrix: make test-lab"]
 fn a_machine_behind_nat_boots_by_its_bmc() {
     in_a_lab(behind_nat([LabMachine::new(1)], PLAIN), |lab| {
-        enrol(lab, "redfish-https")?;
-        let machine = &lab.machines()[0];
-        lab.clean(machine)?;
-        came_through_nat(lab, machine, "boot.iso")
+        is_cleaned_through_nat(lab, "redfish-https", "boot.iso")
     });
 }
 
@@ -49,10 +43,7 @@ fn a_machine_behind_nat_boots_over_https_and_its_agent_fetches_its_commands_over
     let firmware = OvmfBuild::V2026_08.firmware(&checkout());
     let machine = LabMachine::new(1).with_firmware(firmware);
     in_a_lab(behind_nat([machine], HTTPS), |lab| {
-        enrol(lab, "http")?;
-        let machine = &lab.machines()[0];
-        lab.clean(machine)?;
-        came_through_nat(lab, machine, "bootx64.efi")
+        is_cleaned_through_nat(lab, "http", "bootx64.efi")
     });
 }
 
@@ -89,6 +80,14 @@ fn enrol(lab: &Lab, boot_interface: &str) -> Result<()> {
         lab.boot_by(machine, boot_interface)?;
     }
     Ok(())
+}
+
+/// Cleans the only machine, whose firmware fetches `first`.
+fn is_cleaned_through_nat(lab: &Lab, boot_interface: &str, first: &str) -> Result<()> {
+    enrol(lab, boot_interface)?;
+    let machine = &lab.machines()[0];
+    lab.clean(machine)?;
+    came_through_nat(lab, machine, first)
 }
 
 /// Checks that the firmware fetched `first`, that all fetches came from the router, and that the agent, whose address

@@ -129,19 +129,11 @@ fn address_of_firmware(lab: &Lab) -> Result<IpAddr> {
 
 fn answers_to_firmware(lab: &Lab) -> Result<Vec<DhcpAnswer>> {
     let trace = lab.trace(&lab.machines()[0].name)?;
-    let answers = trace.events.into_iter().filter_map(|event| match event.what {
-        BootEventKind::Dhcp { client: ClientKind::HttpClient, answer, .. } => Some(answer),
-        BootEventKind::State { .. }
-        | BootEventKind::Redfish { .. }
-        | BootEventKind::BootWay { .. }
-        | BootEventKind::BmcShows { .. }
-        | BootEventKind::Provider { .. }
-        | BootEventKind::Dhcp { .. }
-        | BootEventKind::Http { .. }
-        | BootEventKind::LastByte { .. }
-        | BootEventKind::TlsHandshake { .. }
-        | BootEventKind::Agent { .. }
-        | BootEventKind::LeftOut { .. } => None,
+    let answers = trace.events.into_iter().filter_map(|event| {
+        let BootEventKind::Dhcp { client: ClientKind::HttpClient, answer, .. } = event.what else {
+            return None;
+        };
+        Some(answer)
     });
     Ok(answers.collect())
 }

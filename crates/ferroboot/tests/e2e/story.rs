@@ -237,8 +237,8 @@ impl Fetch {
 }
 
 fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
-    trace.events.iter().filter_map(|event| match &event.what {
-        BootEventKind::Http {
+    trace.events.iter().filter_map(|event| {
+        let BootEventKind::Http {
             method,
             artifact: Some(artifact),
             user_agent,
@@ -246,22 +246,15 @@ fn fetches(trace: &BootTrace) -> impl Iterator<Item = Fetch> {
             sent,
             length,
             ..
-        } if method.as_str() == "GET" && sent == length => Some(Fetch {
+        } = &event.what
+        else {
+            return None;
+        };
+        (method.as_str() == "GET" && sent == length).then(|| Fetch {
             file: artifact.file_name().to_owned(),
             user_agent: user_agent.clone().unwrap_or_default(),
             remote: *remote,
-        }),
-        BootEventKind::State { .. }
-        | BootEventKind::Redfish { .. }
-        | BootEventKind::BootWay { .. }
-        | BootEventKind::BmcShows { .. }
-        | BootEventKind::Provider { .. }
-        | BootEventKind::Dhcp { .. }
-        | BootEventKind::Http { .. }
-        | BootEventKind::LastByte { .. }
-        | BootEventKind::TlsHandshake { .. }
-        | BootEventKind::Agent { .. }
-        | BootEventKind::LeftOut { .. } => None,
+        })
     })
 }
 
