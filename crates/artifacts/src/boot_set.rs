@@ -28,6 +28,7 @@ pub(crate) struct Ramdisk {
 /// A boot set with all files open.
 #[derive(Debug)]
 pub(crate) struct BootSet {
+    cpu_arch: CpuArch,
     pub(crate) ramdisk: Ramdisk,
     stub_file: Shared,
     stub: UkiStub,
@@ -62,6 +63,7 @@ impl BootSet {
         let ipxe = Artifact::ipxe(cpu_arch).map(Artifact::file_name);
         let ipxe = ipxe.filter(|name| manifest.names().any(|there| there == *name));
         Ok(Self {
+            cpu_arch,
             ramdisk: Ramdisk {
                 kernel: open(&manifest, folder, "kernel")?,
                 initramfs: open(&manifest, folder, "initramfs")?,
@@ -82,6 +84,7 @@ impl BootSet {
         seed: &'a [u8],
     ) -> RamdiskFiles<'a> {
         RamdiskFiles {
+            cpu_arch: self.cpu_arch,
             kernel: &ramdisk.kernel.source,
             initramfs: &ramdisk.initramfs.source,
             seed,

@@ -1100,6 +1100,40 @@ async fn shim_starts_the_uki_of_the_node() {
 }
 
 #[tokio::test]
+async fn the_image_of_shim_and_grub_has_what_grub_reads_and_no_uki() {
+    let loader = HttpLoader::ShimGrub;
+    let listener = Listener::with(|settings| settings.http_loader = loader).await;
+    listener.artifacts.prepare(&booting_node()).await.unwrap();
+
+    let iso = listener.get("boot.iso").await.body;
+
+    let has = |part: &[u8]| iso.windows(part.len()).any(|window| window == part);
+    for file in [pattern(7_000, 13), pattern(8_000, 17), pattern(KERNEL_LEN, 3)] {
+        assert!(has(&file));
+    }
+    assert!(has(b"linux \"$prefix/kernel\" 'ipa-api-url=http://127.0.0.1:6386'"));
+    assert!(!has(&stub()[..1_000]));
+    assert!(iso == listener.get("boot.iso").await.body);
+}
+
+#[tokio::test]
+async fn an_image_with_shim_is_refused_in_words_if_the_boot_set_has_none() {
+    let loader = HttpLoader::ShimGrub;
+    let listener = Listener::with(|settings| settings.http_loader = loader).await;
+    let path = listener.folder.path().join("manifest.json");
+    let mut manifest: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    manifest["files"].as_object_mut().unwrap().remove("shimx64.efi.signed");
+    fs::write(&path, manifest.to_string()).unwrap();
+    let mut node = booting_node();
+    node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishHttps;
+
+    let refused = listener.artifacts.prepare(&node).await.unwrap_err();
+
+    let words = "boot.iso cannot be made: the boot set has no shim: add Debian's signed loaders";
+    assert!(format!("{refused:#}").starts_with(words), "{refused:#}");
+}
+
+#[tokio::test]
 async fn without_shim_there_is_no_second_stage() {
     let listener = Listener::start().await;
 

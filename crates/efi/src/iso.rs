@@ -1,8 +1,10 @@
-//! An ISO 9660 image whose only file is an ESP, which UEFI firmware finds by El Torito (ECMA-119; "El Torito" 1.0;
-//! UEFI §13.3.2.1).
+//! An ISO 9660 image with an ESP, which UEFI firmware finds by El Torito, and perhaps a folder, which GRUB finds by
+//! ISO 9660 (ECMA-119; "El Torito" 1.0; UEFI §13.3.2.1).
 //!
 //! The ESP comes last. El Torito's size has 16 bits in blocks of 512 bytes, 32 MiB at most; UEFI reads a size of 0 or
 //! 1 as "to the end of the medium", which permits a longer ESP.
+
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
@@ -15,10 +17,11 @@ const CATALOG: u32 = 19;
 const PATH_TABLE: u32 = 20;
 const PATH_TABLE_BIG_ENDIAN: u32 = 21;
 const ROOT: u32 = 22;
-/// The first block of the ESP, at 48 KiB: a multiple of 4 KiB, so that readers of the image have no split pages.
-const ESP: u32 = 24;
+const FOLDER: u32 = 23;
+const FIRST_FILE: u32 = 24;
+/// Files begin at multiples of 4 KiB, so that readers of the image have no split pages.
+const FILE_ALIGNMENT: u32 = 2;
 
-const PATH_TABLE_LEN: u32 = 10;
 const TO_THE_END: u16 = 1;
 const UEFI: u8 = 0xEF;
 const BOOTABLE: u8 = 0x88;
@@ -27,9 +30,25 @@ const DIRECTORY: u8 = 0x02;
 /// The reason for not composing an ISO image.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum IsoError {
-    /// The ESP exceeds ISO 9660's file size of 4 GiB.
-    #[error("the ESP has {0} bytes, more than a file of ISO 9660 can have")]
-    Long(u64),
+    /// A file exceeds ISO 9660's size of 4 GiB.
+    #[error("{name} has {len} bytes, more than a file of ISO 9660 can have")]
+    Long {
+        /// The name of the file.
+        name: String,
+        /// The size of the file.
+        len: u64,
+    },
+}
+
+/// A folder of an ISO image, for loaders that read ISO 9660 themselves.
+///
+/// Names have letters, digits and at most one dot; readers of ISO 9660 show them in lower case.
+#[derive(Clone, Debug)]
+pub struct IsoFolder<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its files, few enough for one block of directory records.
+    pub files: BTreeMap<&'a str, ComposedImage>,
 }
 
 /// Composes an ISO image around an ESP, for firmware that boots optical media.
@@ -37,33 +56,79 @@ pub enum IsoError {
 /// # Errors
 /// [`IsoError::Long`] from 4 GiB on.
 pub fn iso(esp: &ComposedImage) -> Result<ComposedImage, IsoError> {
-    let len = u32::try_from(esp.len()).map_err(|_| IsoError::Long(esp.len()))?;
-    let blocks = ESP + len.div_ceil(BLOCK as u32);
+    iso_of(esp, None)
+}
+
+/// Composes an ISO image around an ESP, with a folder for the loader in that ESP.
+///
+/// # Errors
+/// [`IsoError::Long`] from 4 GiB on.
+pub fn iso_with_folder(
+    esp: &ComposedImage,
+    folder: &IsoFolder<'_>,
+) -> Result<ComposedImage, IsoError> {
+    iso_of(esp, Some(folder))
+}
+
+fn iso_of(esp: &ComposedImage, folder: Option<&IsoFolder<'_>>) -> Result<ComposedImage, IsoError> {
+    let in_folder = folder.iter().flat_map(|folder| &folder.files);
+    let files: Vec<_> =
+        in_folder.map(|(name, file)| (*name, file)).chain([("efi.img", esp)]).collect();
+    let entries = place(&files)?;
+    let (esp_entry, in_folder) = entries.split_last().expect("the ESP is a file");
+    let folder = folder.map(|folder| DirectoryEntry::of_folder(folder.name));
 
     let mut image = ComposedImage::default();
     // The system area is empty: the image does not support BIOS.
-    image.pad_to(u64::from(PRIMARY_DESCRIPTOR) * BLOCK as u64);
-    for block in [
-        primary_descriptor(blocks),
-        boot_record(),
-        terminator(),
-        catalog(),
-        path_table(ROOT.to_le_bytes(), [1, 0]),
-        path_table(ROOT.to_be_bytes(), [0, 1]),
-        root_directory(len),
-    ] {
-        let end = image.len() + BLOCK as u64;
-        image.push_bytes(block);
-        image.pad_to(end);
+    for (block, header) in (PRIMARY_DESCRIPTOR..).zip(headers(esp_entry, folder, in_folder)) {
+        pad_to_block(&mut image, block);
+        image.push_bytes(header);
     }
-    image.pad_to(u64::from(ESP) * BLOCK as u64);
-    image.append(esp);
-    image.pad_to(u64::from(blocks) * BLOCK as u64);
+    for ((_, file), entry) in files.iter().zip(&entries) {
+        pad_to_block(&mut image, entry.block);
+        image.append(file);
+    }
+    pad_to_block(&mut image, esp_entry.end());
     Ok(image)
 }
 
+/// The blocks from the primary descriptor on, in the order of the constants.
+fn headers(
+    esp: &DirectoryEntry,
+    folder: Option<DirectoryEntry>,
+    in_folder: &[DirectoryEntry],
+) -> Vec<Vec<u8>> {
+    let path_table = path_table_in(folder.as_ref(), u32::to_le_bytes, u16::to_le_bytes);
+    let mut headers = vec![
+        primary_descriptor(esp.end(), path_table.len() as u32),
+        boot_record(),
+        terminator(),
+        catalog(esp.block),
+        path_table,
+        path_table_in(folder.as_ref(), u32::to_be_bytes, u16::to_be_bytes),
+        directory(ROOT, [esp].into_iter().chain(&folder)),
+    ];
+    headers.extend(folder.map(|folder| directory(folder.block, in_folder)));
+    headers
+}
+
+/// The entries of files, which lie in the image in this order.
+fn place(files: &[(&str, &ComposedImage)]) -> Result<Vec<DirectoryEntry>, IsoError> {
+    let mut next = FIRST_FILE;
+    let place = |(name, file): &(&str, &ComposedImage)| {
+        let entry = DirectoryEntry::of_file(name, next, file.len())?;
+        next = entry.end().next_multiple_of(FILE_ALIGNMENT);
+        Ok(entry)
+    };
+    files.iter().map(place).collect()
+}
+
+fn pad_to_block(image: &mut ComposedImage, block: u32) {
+    image.pad_to(u64::from(block) * BLOCK as u64);
+}
+
 /// ECMA-119 §8.4.
-fn primary_descriptor(blocks: u32) -> Vec<u8> {
+fn primary_descriptor(blocks: u32, path_table_len: u32) -> Vec<u8> {
     let mut block = descriptor(1);
     block.push(0);
     block.extend(padded("", 32));
@@ -73,7 +138,7 @@ fn primary_descriptor(blocks: u32) -> Vec<u8> {
     block.extend([0; 32]);
     // One volume of one, in blocks of 2048.
     block.extend([both_16(1), both_16(1), both_16(BLOCK as u16)].concat());
-    block.extend(both_32(PATH_TABLE_LEN));
+    block.extend(both_32(path_table_len));
     block.extend(PATH_TABLE.to_le_bytes());
     block.extend([0; 4]);
     block.extend(PATH_TABLE_BIG_ENDIAN.to_be_bytes());
@@ -108,7 +173,7 @@ fn descriptor(kind: u8) -> Vec<u8> {
 }
 
 /// El Torito figures 2 and 3: the validation entry and the default entry.
-fn catalog() -> Vec<u8> {
+fn catalog(esp: u32) -> Vec<u8> {
     let mut validation = [0u8; 32];
     validation[0] = 1;
     validation[1] = UEFI;
@@ -121,22 +186,65 @@ fn catalog() -> Vec<u8> {
     let mut default = [0u8; 32];
     default[0] = BOOTABLE;
     default[6..8].copy_from_slice(&TO_THE_END.to_le_bytes());
-    default[8..12].copy_from_slice(&ESP.to_le_bytes());
+    default[8..12].copy_from_slice(&esp.to_le_bytes());
     [validation, default].concat()
 }
 
-/// ECMA-119 §9.4; the root is its own parent.
-fn path_table(root: [u8; 4], parent: [u8; 2]) -> Vec<u8> {
-    [&[1, 0][..], &root, &parent, &[0, 0]].concat()
+/// ECMA-119 §9.4, in one of the two byte orders; the root is the parent of both directories.
+fn path_table_in(
+    folder: Option<&DirectoryEntry>,
+    number_32: fn(u32) -> [u8; 4],
+    number_16: fn(u16) -> [u8; 2],
+) -> Vec<u8> {
+    let record = |(name, block): (&[u8], u32)| {
+        let mut record = vec![name.len() as u8, 0];
+        record.extend(number_32(block));
+        record.extend(number_16(1));
+        record.extend(name);
+        record.resize(record.len().next_multiple_of(2), 0);
+        record
+    };
+    let folder = folder.map(|folder| (folder.identifier.as_bytes(), folder.block));
+    [(&[0][..], ROOT)].into_iter().chain(folder).flat_map(record).collect()
 }
 
-fn root_directory(esp_len: u32) -> Vec<u8> {
-    [
-        directory_record(&[0], DIRECTORY, ROOT, BLOCK as u32),
-        directory_record(&[1], DIRECTORY, ROOT, BLOCK as u32),
-        directory_record(b"EFI.IMG;1", 0, ESP, esp_len),
-    ]
-    .concat()
+/// ECMA-119 §9.3: the directory itself, its parent, which is the root, and its entries by identifier.
+fn directory<'a>(block: u32, entries: impl IntoIterator<Item = &'a DirectoryEntry>) -> Vec<u8> {
+    let mut entries: Vec<_> = entries.into_iter().collect();
+    entries.sort_unstable_by_key(|entry| &entry.identifier);
+    let records = entries.into_iter().map(|entry| {
+        directory_record(entry.identifier.as_bytes(), entry.flags, entry.block, entry.len)
+    });
+    let of_directory = |name, block| directory_record(&[name], DIRECTORY, block, BLOCK as u32);
+    [of_directory(0, block), of_directory(1, ROOT)].into_iter().chain(records).flatten().collect()
+}
+
+/// An entry of a directory.
+struct DirectoryEntry {
+    identifier: String,
+    flags: u8,
+    block: u32,
+    len: u32,
+}
+
+impl DirectoryEntry {
+    /// ECMA-119 §7.5: an identifier of a file has a dot and a version.
+    fn of_file(name: &str, block: u32, len: u64) -> Result<Self, IsoError> {
+        let len = u32::try_from(len).map_err(|_| IsoError::Long { name: name.to_owned(), len })?;
+        let dot = if name.contains('.') { "" } else { "." };
+        let identifier = format!("{}{dot};1", name.to_ascii_uppercase());
+        Ok(Self { identifier, flags: 0, block, len })
+    }
+
+    fn of_folder(name: &str) -> Self {
+        let identifier = name.to_ascii_uppercase();
+        Self { identifier, flags: DIRECTORY, block: FOLDER, len: BLOCK as u32 }
+    }
+
+    /// The block after its last one.
+    fn end(&self) -> u32 {
+        self.block + self.len.div_ceil(BLOCK as u32)
+    }
 }
 
 /// ECMA-119 §9.1. All zeros mean that no date is given.
@@ -200,6 +308,34 @@ mod tests {
         &iso[u32_at(catalog + 32 + 8) * BLOCK..]
     }
 
+    /// Finds a file as GRUB does: primary descriptor, root, folder, entry; the names without case and version.
+    fn file_in<'i>(iso: &'i [u8], folder: &str, name: &str) -> &'i [u8] {
+        let number = |at: usize, len: usize| {
+            let (little, big) = (&iso[at..at + len], &iso[at + len..at + 2 * len]);
+            assert!(little.iter().rev().eq(big), "both byte orders");
+            little.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
+        };
+        let contents = |record: usize| {
+            let start = number(record + 2, 4) * BLOCK;
+            start..start + number(record + 10, 4)
+        };
+        let find = |directory: usize, name: &str| {
+            let mut record = contents(directory).start;
+            while iso[record] != 0 {
+                let identifier = &iso[record + 33..][..usize::from(iso[record + 32])];
+                let shown = String::from_utf8_lossy(identifier).to_lowercase();
+                let shown = shown.split(';').next().unwrap().trim_end_matches('.');
+                if shown == name {
+                    return record;
+                }
+                record += usize::from(iso[record]);
+            }
+            panic!("there is no {name}");
+        };
+        let folder = find(PRIMARY_DESCRIPTOR as usize * BLOCK + 156, folder);
+        &iso[contents(find(folder, name))]
+    }
+
     #[test]
     fn firmware_finds_the_program() {
         let uki = small_uki(3_000_000, 2_000_000, "quiet");
@@ -228,6 +364,18 @@ mod tests {
     }
 
     #[test]
+    fn path_tables_name_the_root_and_the_folder() {
+        let folder = IsoFolder { name: "grub", files: BTreeMap::new() };
+        let iso = contents(&iso_with_folder(&small_esp(), &folder).unwrap());
+
+        let at = |block: u32| &iso[block as usize * BLOCK..];
+        let both = [&b"\x01\0\x16\0\0\0\x01\0\0\0"[..], b"\x04\0\x17\0\0\0\x01\0GRUB\0"].concat();
+        assert!(at(PATH_TABLE).starts_with(&both));
+        assert!(at(PATH_TABLE_BIG_ENDIAN).starts_with(b"\x01\0\0\0\0\x16\0\x01\0\0\x04"));
+        assert_eq!(at(PRIMARY_DESCRIPTOR)[132..136], [22, 0, 0, 0]);
+    }
+
+    #[test]
     fn an_esp_longer_than_el_torito_can_count_goes_to_the_end() {
         let esp = esp(&ComposedImage::of_file(source("uki", 60_000_000)), PeMachine::X64).unwrap();
         let iso = iso(&esp).unwrap();
@@ -239,13 +387,39 @@ mod tests {
     #[test]
     fn an_esp_of_4_gib_is_refused() {
         let esp = ComposedImage::of_file(source("esp", 1 << 32));
-        assert_eq!(iso(&esp), Err(IsoError::Long(1 << 32)));
+        assert_eq!(
+            iso(&esp).unwrap_err().to_string(),
+            "efi.img has 4294967296 bytes, more than a file of ISO 9660 can have"
+        );
+    }
+
+    fn small_esp() -> ComposedImage {
+        esp(&ComposedImage::of_file(source("shim", 1_000_000)), PeMachine::X64).unwrap()
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn firmware_finds_its_program_and_grub_its_files(
+            config in 0u64..5_000, kernel in 1u64..2_000_000, initramfs in 1u64..2_000_000,
+        ) {
+            let files = [("kernel", kernel), ("initramfs", initramfs), ("grub.cfg", config)];
+            let files: BTreeMap<_, _> =
+                files.map(|(name, len)| (name, ComposedImage::of_file(source(name, len)))).into();
+            let folder = IsoFolder { name: "grub", files: files.clone() };
+            let esp = small_esp();
+
+            let iso = contents(&iso_with_folder(&esp, &folder).unwrap());
+
+            for (name, file) in &files {
+                prop_assert_eq!(file_in(&iso, "grub", name), contents(file));
+            }
+            prop_assert_eq!(esp_in(&iso), contents(&esp));
+        }
+
         #[test]
         fn records_are_as_long_as_they_say(name in "[A-Z]{1,8};1", len in any::<u32>()) {
-            let record = directory_record(name.as_bytes(), 0, ESP, len);
+            let record = directory_record(name.as_bytes(), 0, FIRST_FILE, len);
             prop_assert_eq!(usize::from(record[0]), record.len());
             prop_assert!(record.len().is_multiple_of(2));
         }

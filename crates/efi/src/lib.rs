@@ -20,7 +20,7 @@ pub use self::authenticode::{
 pub use self::cpio::CpioArchive;
 pub use self::fat::{EspError, esp, esp_with_shim};
 pub use self::image::{ComposedImage, Extent, ExtentSlice, SharedFile};
-pub use self::iso::{IsoError, iso};
+pub use self::iso::{IsoError, IsoFolder, iso, iso_with_folder};
 pub use self::pe::{AddSectionError, NotSignable, PeMachine, StubError, UkiStub};
 pub use self::program_signatures::{SignaturesError, program_signatures};
 pub use self::uki::{COMMAND_LINE_ROOM, Uki, UkiError, UkiParts, seeded_initramfs, uki};

@@ -1,8 +1,8 @@
 //! The composition of a ticket's files: files of a boot set, scripts, and images made of both.
 
 use efi::{
-    ComposedImage, CpioArchive, EspError, IsoError, SharedFile, Uki, UkiError, UkiParts, UkiStub,
-    esp, esp_with_shim, iso, seeded_initramfs, uki,
+    ComposedImage, CpioArchive, EspError, IsoError, IsoFolder, SharedFile, Uki, UkiError, UkiParts,
+    UkiStub, esp, esp_with_shim, iso, iso_with_folder, seeded_initramfs, uki,
 };
 use hardware::CpuArch;
 use provision::artifact::{Artifact, HttpLoader};
@@ -12,7 +12,7 @@ use provision::image::CONFIG_DRIVE;
 use provision::{BootInterface, Node};
 use thiserror::Error;
 
-use crate::scripts::{self, ScriptError};
+use crate::scripts::{self, SIGNED_GRUB_FOLDER, ScriptError};
 
 /// The name of the system in boot menus.
 const OS_RELEASE: &str = "ID=ferroboot\nNAME=Ferroboot\nPRETTY_NAME=\"Ferroboot ramdisk\"\n";
@@ -29,6 +29,8 @@ pub enum Ingredients<'a> {
 /// A ramdisk, and the loaders of a boot set that start it.
 #[derive(Clone, Copy, Debug)]
 pub struct RamdiskFiles<'a> {
+    /// The architecture of all of them.
+    pub cpu_arch: CpuArch,
     /// The kernel.
     pub kernel: &'a SharedFile,
     /// The initramfs.
@@ -138,8 +140,8 @@ pub fn artifacts_of(
     })
 }
 
-/// Composes an artifact; `loader` is the first loader of the boot interface `http`, also in an ISO image if it is shim
-/// with a UKI, and `sign` signs UKIs, also the one in an ISO image.
+/// Composes an artifact; `loader` is the first loader of the boot interface `http`, of which [`HttpLoader::in_image`] makes
+/// that of an ISO image, and `sign` signs UKIs, also the one in an ISO image.
 ///
 /// # Errors
 /// [`CompositionError`]
@@ -189,17 +191,41 @@ fn ramdisk_artifact(
             HttpLoader::Uki | HttpLoader::Grub => return Err(CompositionError::NoSecondStage),
         },
         Artifact::Ipxe | Artifact::IpxeArm64 => whole(files.ipxe.ok_or(CompositionError::NoIpxe)?),
-        Artifact::IpxeScript => ComposedImage::of_bytes(scripts::ipxe(command_line)?.into_bytes()),
-        Artifact::Iso => iso(&match loader {
-            HttpLoader::ShimUki => esp_with_shim(&whole(signed_loaders()?.shim), &signed_uki()?)?,
-            HttpLoader::Uki | HttpLoader::Grub | HttpLoader::ShimGrub => {
-                esp(&signed_uki()?, files.stub.machine())?
+        Artifact::IpxeScript => text(scripts::ipxe(command_line)?),
+        Artifact::Iso => match loader.in_image(files.cpu_arch) {
+            HttpLoader::Uki | HttpLoader::Grub => iso(&esp(&signed_uki()?, files.stub.machine())?)?,
+            HttpLoader::ShimUki => {
+                iso(&esp_with_shim(&whole(signed_loaders()?.shim), &signed_uki()?)?)?
             }
-        })?,
-        Artifact::GrubConfig => ComposedImage::of_bytes(scripts::grub(command_line)?.into_bytes()),
+            HttpLoader::ShimGrub => iso_with_grub(files, signed_loaders()?, command_line)?,
+        },
+        Artifact::GrubConfig => text(scripts::grub(command_line)?),
         Artifact::Kernel => whole(files.kernel),
         Artifact::Initramfs => seeded_initramfs(files.initramfs, files.seed),
     })
+}
+
+/// An ISO image with shim and GRUB in its ESP, and a folder with what GRUB reads.
+fn iso_with_grub(
+    files: &RamdiskFiles<'_>,
+    loaders: SignedLoaders<&SharedFile>,
+    command_line: &str,
+) -> Result<ComposedImage, CompositionError> {
+    let in_folder = [
+        (Artifact::GrubConfig, text(scripts::grub_in_image(command_line)?)),
+        (Artifact::Kernel, whole(files.kernel)),
+        (Artifact::Initramfs, seeded_initramfs(files.initramfs, files.seed)),
+    ];
+    let folder = IsoFolder {
+        name: SIGNED_GRUB_FOLDER,
+        files: in_folder.map(|(artifact, file)| (artifact.file_name(), file)).into(),
+    };
+    let esp = esp_with_shim(&whole(loaders.shim), &whole(loaders.grub))?;
+    Ok(iso_with_folder(&esp, &folder)?)
+}
+
+fn text(script: String) -> ComposedImage {
+    ComposedImage::of_bytes(script.into_bytes())
 }
 
 fn whole(file: &SharedFile) -> ComposedImage {

@@ -6,7 +6,7 @@
 use efi::COMMAND_LINE_ROOM;
 use thiserror::Error;
 
-/// Bytes that loaders add to a kernel's command line: iPXE the name of the initramfs, GRUB the kernel's URL.
+/// Bytes that loaders add to a kernel's command line: iPXE the name of the initramfs, GRUB the kernel's path.
 const ADDED: usize = 160;
 
 /// The reason why a script cannot pass a kernel command line.
@@ -63,19 +63,36 @@ sleep 10
 reboot
 "#;
 
-/// GRUB's configuration for a kernel command line.
+/// GRUB's configuration for a kernel command line, in the folder that GRUB came from, with kernel and initramfs.
 ///
 /// # Errors
 /// [`ScriptError::Long`]
 pub fn grub(command_line: &str) -> Result<String, ScriptError> {
+    grub_in("$cmdpath", command_line)
+}
+
+/// The folder of an ISO image in which Debian's signed GRUB, started by shim from that image, looks for its
+/// configuration: its prefix, on the device that it came from, which it reads as ISO 9660.
+pub const SIGNED_GRUB_FOLDER: &str = "grub";
+
+/// The same configuration in that folder, with kernel and initramfs beside it.
+///
+/// # Errors
+/// [`ScriptError::Long`]
+pub fn grub_in_image(command_line: &str) -> Result<String, ScriptError> {
+    grub_in("$prefix", command_line)
+}
+
+/// The configuration for kernel and initramfs in `folder`.
+fn grub_in(folder: &str, command_line: &str) -> Result<String, ScriptError> {
     fits(command_line)?;
     let words: String =
         command_line.split_whitespace().map(|word| format!(" {}", quoted(word))).collect();
     Ok(format!(
-        "linux \"$cmdpath/kernel\"{words}
-initrd \"$cmdpath/initramfs\"
+        "linux \"{folder}/kernel\"{words}
+initrd \"{folder}/initramfs\"
 boot
-echo The ramdisk could not be fetched or started; this machine restarts in 10 s.
+echo The ramdisk could not be loaded or started; this machine restarts in 10 s.
 sleep 10
 reboot
 "
@@ -104,6 +121,12 @@ mod tests {
     #[test]
     fn grub_fetches_from_the_folder_it_came_from() {
         insta::assert_snapshot!(grub("console=ttyS0 a='$b;c'").unwrap());
+    }
+
+    #[test]
+    fn grub_in_an_image_loads_from_the_folder_of_its_configuration() {
+        let [fetched, in_image] = [grub, grub_in_image].map(|script| script("a='$b;c'").unwrap());
+        assert_eq!(in_image, fetched.replace("$cmdpath", "$prefix"));
     }
 
     #[test]

@@ -130,16 +130,27 @@ pub enum HttpLoader {
     Uki,
     /// GRUB, which fetches `grub.cfg`, kernel and initramfs.
     Grub,
-    /// shim and GRUB with their distribution's signatures, for Secure Boot. GRUB fetches as [`Self::Grub`] does.
+    /// shim and GRUB with their distribution's signatures, for Secure Boot. GRUB fetches as [`Self::Grub`] does, or reads the
+    /// ISO image.
     ShimGrub,
     /// shim with its distribution's signature, which fetches the UKI of [`Self::Uki`].
     ShimUki,
 }
 
 impl HttpLoader {
-    /// Whether it begins with shim.
+    /// The loader in an ISO image: shim with what it starts, or a UKI. Boot sets have signed loaders for x64 alone.
     #[must_use]
-    pub fn begins_with_shim(self) -> bool {
+    pub fn in_image(self, cpu_arch: CpuArch) -> Self {
+        match (self, cpu_arch) {
+            (Self::ShimGrub | Self::ShimUki, CpuArch::X64) => self,
+            (Self::ShimGrub | Self::ShimUki, CpuArch::Arm64 | CpuArch::Riscv64)
+            | (Self::Uki | Self::Grub, _) => Self::Uki,
+        }
+    }
+
+    /// Whether it is shim.
+    #[must_use]
+    pub fn is_shim(self) -> bool {
         match self {
             Self::Uki | Self::Grub => false,
             Self::ShimGrub | Self::ShimUki => true,

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use hardware::CpuArch;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::artifact::Artifact;
+use crate::artifact::{Artifact, HttpLoader};
 
 /// The supported boot interfaces of Ironic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -45,6 +46,17 @@ impl BootInterface {
         match self {
             Self::RedfishHttps | Self::RedfishVirtualMedia => Some(Artifact::Iso),
             Self::Http | Self::HttpIpxe => None,
+        }
+    }
+
+    /// Whether a boot begins with shim if `loader` is the first loader in the settings: over HTTP, and in an ISO image for
+    /// an architecture that has signed loaders.
+    #[must_use]
+    pub fn begins_with_shim(self, loader: HttpLoader, cpu_arch: CpuArch) -> bool {
+        match self {
+            Self::HttpIpxe => false,
+            Self::Http => loader.is_shim(),
+            Self::RedfishHttps | Self::RedfishVirtualMedia => loader.in_image(cpu_arch).is_shim(),
         }
     }
 }

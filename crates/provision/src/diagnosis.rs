@@ -597,7 +597,9 @@ impl BootEvidence<'_> {
         } else {
             let text = format!("the ramdisk was fetched but the agent never called ({seconds} s)");
             let shown = self.firmware.secure_boot;
-            (format!("{text}{}", shown.text()), shown.hint().to_owned())
+            let chain =
+                boot_chain::after_image(boot.method).filter(|_| shown != ShownSecureBoot::Off);
+            (format!("{text}{}", shown.text()), chain.unwrap_or_else(|| shown.hint()).to_owned())
         };
         Diagnosis { verdict, text, hint: Some(hint) }
     }

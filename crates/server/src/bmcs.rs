@@ -171,7 +171,7 @@ pub(crate) struct BootAdvice<'c> {
     pub(crate) needs_ca: bool,
     /// That CA, if it is known.
     pub(crate) authority: Option<&'c FirmwareCertificate>,
-    /// The certificate that signs images.
+    /// The certificate that signs images, if the firmware must trust it.
     pub(crate) signer: Option<&'c FirmwareCertificate>,
 }
 

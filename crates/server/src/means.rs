@@ -52,6 +52,13 @@ impl BootMeans {
         self.urls.enrols_ca(node)
     }
 
+    /// Whether firmware with Secure Boot must trust the certificate that signs images: shim needs another one, and verifies
+    /// what it starts itself.
+    pub(crate) fn needs_signer(&self, node: &Node) -> bool {
+        let cpu_arch = node.cpu_arch().unwrap_or_default();
+        !node.boot_interface.begins_with_shim(self.loader, cpu_arch)
+    }
+
     /// From the settings, and the current state of the host.
     #[must_use]
     pub fn new(config: &Config, urls: Urls, boot_sets: BootSets) -> Self {
@@ -107,15 +114,15 @@ impl BootMeans {
         if matches!(image, MachineImage::Iso(_)) {
             return Ok(());
         }
-        self.expect_signed_loader(node)?;
         let cpu_arch = node.cpu_arch()?;
+        self.expect_signed_loader(node, cpu_arch)?;
         self.boot_sets.look_again();
         let folder = self.boot_sets.folder();
         artifacts::check_boot_set(folder, cpu_arch).map_err(|missing| {
             let make = boot_set_instructions(cpu_arch, folder);
             missing.context(format!("this host has no boot set for {cpu_arch}: {make}"))
         })?;
-        if node.boot_interface == BootInterface::Http && self.loader.begins_with_shim() {
+        if node.boot_interface.begins_with_shim(self.loader, cpu_arch) {
             self.expect_shim(node, cpu_arch)?;
         }
         Ok(())
@@ -143,11 +150,11 @@ impl BootMeans {
     }
 
     /// Checks that firmware with Secure Boot, as the BMC last showed it, may start the first loader.
-    fn expect_signed_loader(&self, node: &Node) -> Result<()> {
+    fn expect_signed_loader(&self, node: &Node, cpu_arch: CpuArch) -> Result<()> {
         let is_on = node.secure_boot == Some(true);
         let refused =
-            is_on.then(|| refused_by_secure_boot(node.boot_interface, self.loader, self.signs));
-        if let Some(why) = refused.flatten() {
+            refused_by_secure_boot(node.boot_interface, self.loader, cpu_arch, self.signs);
+        if let Some(why) = refused.filter(|_| is_on) {
             bail!("Secure Boot is on, and {why}; or switch Secure Boot off");
         }
         Ok(())
@@ -283,6 +290,27 @@ mod tests {
             assert!(said.starts_with(&about), "{said}");
             let is_loopback = image.starts_with("http://127");
             assert_eq!(said_of(&allows, &node).starts_with(&about), !is_loopback, "{image}");
+        }
+    }
+
+    #[test]
+    fn with_secure_boot_an_image_needs_shim_or_a_signature() {
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        node.secure_boot = Some(true);
+        let with = |loader: &str| {
+            let settings =
+                format!("[boot]\nurl = \"http://192.0.2.1\"\nhttp_loader = \"{loader}\"");
+            means(&settings, None)
+        };
+        for interface in [BootInterface::RedfishHttps, BootInterface::RedfishVirtualMedia] {
+            node.boot_interface = interface;
+
+            let unsigned = said_of(&with("uki"), &node);
+            assert!(unsigned.contains("images are not signed"), "{unsigned}");
+            assert!(with("uki").needs_signer(&node));
+            let by_shim = said_of(&with("shim-grub"), &node);
+            assert!(by_shim.contains("no boot set for"), "{by_shim}");
+            assert!(!with("shim-grub").needs_signer(&node));
         }
     }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::Result;
-use artifacts::{Artifacts, SignKey, UkiSigner};
+use artifacts::{ArtifactSettings, Artifacts, SignKey, UkiSigner, shim_authorities};
+use hardware::CpuArch;
 use nodes::{NodeIndex, Recorder};
 use openssl::asn1::Asn1Time;
 use openssl::hash::MessageDigest;
@@ -14,6 +15,7 @@ use openssl::pkey::PKey;
 use openssl::rsa::Rsa;
 use openssl::x509::{X509, X509NameBuilder};
 use provision::BootInterface;
+use provision::artifact::HttpLoader;
 use serde_json::{Value, json};
 
 use crate::serve::{booting, settings};
@@ -25,10 +27,17 @@ pub(crate) async fn compose(boot_set: &Path, rounds: usize) -> Result<Value> {
     let folder = tempfile::tempdir()?;
     let signer = signer(folder.path())?;
     let mut times = json!({});
-    for (name, interface) in [("uki", BootInterface::Http), ("iso", BootInterface::RedfishHttps)] {
+    let mut images = vec![
+        ("uki", BootInterface::Http, HttpLoader::Uki),
+        ("iso", BootInterface::RedfishHttps, HttpLoader::Uki),
+    ];
+    if shim_authorities(boot_set, CpuArch::X64).is_ok() {
+        images.push(("iso with shim and GRUB", BootInterface::RedfishHttps, HttpLoader::ShimGrub));
+    }
+    for (name, interface, http_loader) in images {
         for (how, signer) in [("unsigned", None), ("signed", Some(signer.clone()))] {
-            let mut settings = settings(boot_set, folder.path());
-            settings.uki_signer = signer;
+            let settings = settings(boot_set, folder.path());
+            let settings = ArtifactSettings { http_loader, uki_signer: signer, ..settings };
             let artifacts = Artifacts::open(settings, NodeIndex::default(), Recorder::new().0)?;
             let mut all = Vec::new();
             // The first one reads and hashes the files.

@@ -44,6 +44,27 @@ fn debians_shim_and_grub_2_14_boot_over_http_with_secure_boot() {
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
+fn debians_shim_and_grub_2_12_boot_from_an_iso_with_secure_boot() {
+    let plan = plan("grub-2.12", "http_loader = \"shim-grub\"\n");
+    in_a_lab(plan, |lab| is_cleaned_by(lab, "redfish-https", &["boot.iso"]));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn debians_shim_and_grub_2_14_boot_from_an_iso_with_secure_boot() {
+    let plan = plan("grub-2.14", "http_loader = \"shim-grub\"\n");
+    in_a_lab(plan, |lab| is_cleaned_by(lab, "redfish-https", &["boot.iso"]));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn debians_shim_and_grub_2_12_boot_from_a_virtual_cd_with_secure_boot() {
+    let plan = plan("grub-2.12", "http_loader = \"shim-grub\"\n");
+    in_a_lab(plan, |lab| is_cleaned_by(lab, "redfish-virtual-media", &["boot.iso"]));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
 fn shim_starts_a_uki_signed_with_a_machine_owner_key_over_http() {
     let keys = keys("mok").expect("openssl makes a key");
     in_a_lab(plan_with_uki(&keys, "", Some(&keys)), |lab| {

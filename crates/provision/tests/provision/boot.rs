@@ -269,6 +269,14 @@ fn the_boot_loader_holds_the_ramdisk_only_as_a_uki() {
 }
 
 #[test]
+fn an_image_begins_with_shim_where_http_does_and_signed_loaders_exist() {
+    use HttpLoader::{Grub, ShimGrub, ShimUki, Uki};
+    let in_image = |cpu_arch| [Uki, Grub, ShimGrub, ShimUki].map(|it| it.in_image(cpu_arch));
+    assert_eq!(in_image(CpuArch::X64), [Uki, Uki, ShimGrub, ShimUki]);
+    assert_eq!(in_image(CpuArch::Arm64), [Uki; 4]);
+}
+
+#[test]
 fn the_command_line_names_api_token_and_port() {
     let line = command_line(None, "console=ttyS0", Some(Mac([0x52, 0x54, 0, 0xAA, 0xBB, 1])));
     assert_eq!(

@@ -362,6 +362,21 @@ fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
     }
 }
 
+#[test]
+fn an_image_with_a_chain_that_does_not_run_points_at_its_programs_and_not_at_our_signature() {
+    let image = |loader| {
+        Trace::of(BootInterface::RedfishHttps)
+            .loader(loader)
+            .then(1, redfish(RedfishPurpose::PowerOn, "POST", Some(204), None))
+            .address()
+            .then(5, fetched(Artifact::Iso))
+            .says_after(300, Verdict::Stuck, "the agent never called")
+    };
+    let hint = image(HttpLoader::ShimGrub).hint.unwrap();
+    assert!(hint.starts_with("Secure Boot refused shim (db needs one of Microsoft's"), "{hint}");
+    assert!(!image(HttpLoader::Uki).hint.unwrap().contains("shim"));
+}
+
 // The ramdisk and its agent.
 
 #[test]

@@ -159,12 +159,14 @@ pub(super) async fn validate(
         Validation::of_settings(&node, &ports).with_host(api.has_means(&node).await);
     if validation.is_good() {
         let allows_pxe = api.settings.allows_pxe;
-        let base = api.settings.means.as_ref().and_then(|means| means.base_of(&node));
+        let means = api.settings.means.as_ref();
+        let base = means.and_then(|means| means.base_of(&node));
+        let signer = api.settings.certificates.signer.as_ref();
         let advice = BootAdvice {
             support: bmcs::http_support(base.as_ref()),
-            needs_ca: api.settings.means.as_ref().is_some_and(|means| means.enrols_ca(&node)),
+            needs_ca: means.is_some_and(|means| means.enrols_ca(&node)),
             authority: api.settings.certificates.authority.as_ref(),
-            signer: api.settings.certificates.signer.as_ref(),
+            signer: signer.filter(|_| means.is_none_or(|means| means.needs_signer(&node))),
         };
         let way = bmcs::validate(&api.bmcs, &node, &ports, &api.recorder, allows_pxe, advice).await;
         validation = validation.with_bmc(match way {

@@ -24,7 +24,7 @@ pub struct BootConfig {
     pub url6: Option<Url>,
     /// The boot set; by default `ramdisk` in the state directory.
     pub ramdisk: Option<PathBuf>,
-    /// The first loader of `http`.
+    /// The first loader of `http`, and of ISO images if it is shim.
     pub http_loader: HttpLoader,
     /// Arguments added to every kernel command line, as in Ironic's option of this name.
     pub kernel_append_params: String,
