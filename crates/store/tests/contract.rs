@@ -2162,12 +2162,14 @@ fn event(node: &Node, second: i64, call: &str) -> BootEvent {
 }
 
 fn calls(trace: &[BootEvent]) -> Vec<&str> {
-    let step = |event| {
-        let BootEvent { what: BootEventKind::Agent { call, .. }, .. } = event else { return None };
-        let AgentCall::StepEnded { step } = call else { return None };
-        Some(step.as_str())
+    trace.iter().filter_map(ended_step).collect()
+}
+
+fn ended_step(event: &BootEvent) -> Option<&str> {
+    let BootEventKind::Agent { call: AgentCall::StepEnded { step }, .. } = &event.what else {
+        return None;
     };
-    trace.iter().filter_map(step).collect()
+    Some(step)
 }
 
 fn fine<C: Into<Change>>(change: C) -> Result<C, Infallible> {
