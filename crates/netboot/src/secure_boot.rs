@@ -3,13 +3,40 @@
 use provision::BootInterface;
 use provision::artifact::HttpLoader;
 
-/// Why firmware with Secure Boot refuses the first loader of a boot, in words; `signs` says whether this service signs its
-/// UKIs. `None` if the databases of the firmware decide.
+/// The signature of this service's UKIs, as the firmware of a machine takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UkiSignature {
+    /// They are not signed.
+    Absent,
+    /// The signer's certificate is not in `dbx`, as far as that was read.
+    Present,
+    /// The signer's certificate is in `dbx`.
+    Forbidden,
+}
+
+impl UkiSignature {
+    /// Why firmware refuses a UKI for certain.
+    fn refusal(self) -> Option<&'static str> {
+        match self {
+            Self::Absent => Some(
+                "images are not signed: set sign_key and sign_certificate in [boot], and enrol that certificate in db",
+            ),
+            Self::Present => None,
+            Self::Forbidden => Some(
+                "dbx forbids the certificate that signs images: sign with another key (sign_key in [boot]), or remove it \
+                 from dbx in the firmware's set-up, and manage the node again",
+            ),
+        }
+    }
+}
+
+/// Why firmware with Secure Boot refuses a boot, in words: the first loader, or a UKI that shim shall start. `None` if `db`
+/// decides.
 #[must_use]
 pub fn refused_by_secure_boot(
     interface: BootInterface,
     loader: HttpLoader,
-    signs: bool,
+    signature: UkiSignature,
 ) -> Option<&'static str> {
     match interface {
         BootInterface::HttpIpxe => Some(
@@ -18,12 +45,10 @@ pub fn refused_by_secure_boot(
         BootInterface::Http if loader == HttpLoader::Grub => {
             Some("the boot set's GRUB is not signed: set another http_loader in [boot]")
         }
-        BootInterface::Http if loader.begins_with_shim() => None,
-        BootInterface::Http
-        | BootInterface::RedfishHttps
-        | BootInterface::RedfishVirtualMedia => (!signs).then_some(
-            "images are not signed: set sign_key and sign_certificate in [boot], and enrol that certificate in db",
-        ),
+        BootInterface::Http if loader == HttpLoader::ShimGrub => None,
+        BootInterface::Http | BootInterface::RedfishHttps | BootInterface::RedfishVirtualMedia => {
+            signature.refusal()
+        }
     }
 }
 
@@ -32,17 +57,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_signed_uki_alone_is_the_databases_matter() {
+    fn a_uki_whose_signature_is_not_forbidden_is_a_matter_of_db() {
         use BootInterface::{Http, HttpIpxe, RedfishHttps, RedfishVirtualMedia};
+        use UkiSignature::{Absent, Forbidden, Present};
         for interface in [Http, HttpIpxe, RedfishHttps, RedfishVirtualMedia] {
-            for loader in [HttpLoader::Uki, HttpLoader::Grub] {
-                for signs in [true, false] {
+            for loader in [HttpLoader::Uki, HttpLoader::ShimUki, HttpLoader::Grub] {
+                for signature in [Absent, Present, Forbidden] {
                     let is_chain =
                         interface == HttpIpxe || (interface == Http && loader == HttpLoader::Grub);
-                    let refused = refused_by_secure_boot(interface, loader, signs);
-                    assert_eq!(refused.is_none(), signs && !is_chain, "{interface} {loader:?}");
+                    let refused = refused_by_secure_boot(interface, loader, signature);
+                    let may_start = signature == Present && !is_chain;
+                    assert_eq!(
+                        refused.is_none(),
+                        may_start,
+                        "{interface} {loader:?} {signature:?}"
+                    );
                 }
             }
         }
+    }
+
+    #[test]
+    fn shim_and_grub_need_no_signature_of_this_service() {
+        let (http, loader) = (BootInterface::Http, HttpLoader::ShimGrub);
+        assert_eq!(refused_by_secure_boot(http, loader, UkiSignature::Absent), None);
     }
 }

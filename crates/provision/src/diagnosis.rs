@@ -554,7 +554,12 @@ impl BootEvidence<'_> {
                 let text = format!("{path} was fetched, and nothing followed for {seconds} s");
                 stuck(
                     text + &self.firmware.secure_boot.text(),
-                    boot_chain::after_fetch(boot.method.loader, path, self.shim_looked),
+                    boot_chain::after_fetch(
+                        boot.method.loader,
+                        path,
+                        self.shim_looked,
+                        self.firmware.secure_boot,
+                    ),
                 )
             }
             Some(FetchResult::Asked(path)) => stuck(
@@ -597,7 +602,7 @@ impl BootEvidence<'_> {
         } else {
             let text = format!("the ramdisk was fetched but the agent never called ({seconds} s)");
             let shown = self.firmware.secure_boot;
-            (format!("{text}{}", shown.text()), shown.hint().to_owned())
+            (format!("{text}{}", shown.text()), shown.hint(boot.method.loader).to_owned())
         };
         Diagnosis { verdict, text, hint: Some(hint) }
     }

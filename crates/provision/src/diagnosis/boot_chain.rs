@@ -1,5 +1,6 @@
 //! The advice after a loader's last fetch: which program of the boot chain did not start the next one.
 
+use super::firmware::ShownSecureBoot;
 use crate::artifact::{Artifact, HttpLoader};
 
 const ANY_LOADER: &str = "the loader did not start or did not continue: Secure Boot may refuse it; \
@@ -7,6 +8,9 @@ const ANY_LOADER: &str = "the loader did not start or did not continue: Secure B
 const NO_SHIM: &str = "the firmware did not start shim: with Secure Boot it needs one of Microsoft's certificates that \
                        signed this shim in db, and nothing of shim in dbx; or shim found itself revoked by its SBAT level, \
                        and switched the machine off; look at the machine's console";
+const FORBIDDEN_SHIM: &str = "the firmware refuses a shim if dbx has the certificate of one of its signatures, also if db has that \
+                              of another: add a shim without that signature by `ferroboot image loaders`, or remove the \
+                              certificate from dbx in the firmware's set-up";
 const NO_FETCH: &str = "shim started, and fetched nothing more; look at the machine's console";
 const NO_GRUB: &str = "shim refuses GRUB if it is not signed by the distribution of this shim, or revoked by its SBAT level \
                        (then shim waits at its console), and GRUB before 2.12 asks for nothing over HTTP: add newer ones by \
@@ -17,7 +21,12 @@ const NO_KERNEL: &str = "GRUB starts only a kernel that shim accepts: one signed
                          the machine's console";
 
 /// The advice for a boot whose last fetch is `path`; `shim_looked` says whether shim has looked for its optional files.
-pub(super) fn after_fetch(loader: HttpLoader, path: &str, shim_looked: bool) -> &'static str {
+pub(super) fn after_fetch(
+    loader: HttpLoader,
+    path: &str,
+    shim_looked: bool,
+    secure_boot: ShownSecureBoot,
+) -> &'static str {
     let with_grub = match loader {
         HttpLoader::Uki | HttpLoader::Grub => return ANY_LOADER,
         HttpLoader::ShimUki => false,
@@ -25,6 +34,7 @@ pub(super) fn after_fetch(loader: HttpLoader, path: &str, shim_looked: bool) -> 
     };
     match (Artifact::of_file_name(path), path) {
         (Some(Artifact::BootLoader), _) if shim_looked => NO_FETCH,
+        (Some(Artifact::BootLoader), _) if secure_boot.forbids_shim() => FORBIDDEN_SHIM,
         (Some(Artifact::BootLoader), _) => NO_SHIM,
         (Some(Artifact::ShimSecondStage), _) if with_grub => NO_GRUB,
         (Some(Artifact::Kernel), _) if with_grub => NO_KERNEL,

@@ -1,5 +1,6 @@
 //! Boots of machines whose BMC shows Secure Boot on.
 
+use std::fs;
 use std::process::Command;
 
 use redfish::emulator::{EmulatedFault, FaultRule};
@@ -105,6 +106,23 @@ async fn a_db_without_the_certificate_is_named_and_left_alone_unless_the_node_sa
     set(&world, "enrol").await;
     let validation = boot_validation(&world).await;
     assert!(!validation["reason"].as_str().unwrap().contains("db lacks"), "{validation}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_in_dbx_is_named_even_if_the_boot_enrols_it_in_db() {
+    let dir = signing();
+    let pem = fs::read_to_string(dir.path().join("uki.pem")).unwrap();
+    let path = "/redfish/v1/Systems/1/SecureBoot/SecureBootDatabases/dbx/Certificates".to_owned();
+    let member = json!({ "@odata.id": format!("{path}/1"), "CertificateString": pem });
+    let shown = EmulatedFault::Merge(json!({ "Members": [member] }));
+    let dbx = FaultRule { path, ..FaultRule::always(shown) };
+    let world = World::in_dir(dir, 84, vec![on(), dbx], "").await;
+    set(&world, "enrol").await;
+
+    let validation = boot_validation(&world).await;
+
+    let reason = validation["reason"].as_str().unwrap();
+    assert!(reason.contains("its dbx forbids the certificate that signs images"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
