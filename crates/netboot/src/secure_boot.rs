@@ -24,7 +24,7 @@ impl UkiSignature {
             Self::Present => None,
             Self::Forbidden => Some(
                 "dbx forbids the certificate that signs images: sign with another key (sign_key in [boot]), or remove it \
-                 from dbx in the firmware's set-up, and manage the node again",
+                 from dbx in the firmware's set-up",
             ),
         }
     }
