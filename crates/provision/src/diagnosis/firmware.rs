@@ -71,8 +71,8 @@ impl ShownSecureBoot {
             }
             Self::Unknown | Self::On(_) if loader == HttpLoader::ShimUki => {
                 "shim refuses the image (Security Violation at the machine's console) unless MokList or db has the \
-                 certificate that signs it, and if its SBAT level revokes the image's stub; or the kernel did not start, \
-                 or has no driver for this network card"
+                 certificate that signs it, if its SBAT level revokes the image's stub, and if MokPolicy requires NX and the \
+                 stub is not for it; or the kernel did not start, or has no driver for this network card"
             }
             Self::Unknown => {
                 "Secure Boot refused the image, or the kernel did not start, or has no driver for this network card: \

@@ -378,6 +378,8 @@ fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
     };
     let looked = || shim().then(1, refused(None, "revocations_sku.efi", 404, "no such file"));
     let grub = || looked().then(1, fetched(Artifact::ShimSecondStage));
+    let again = || grub().then(1, fetched(Artifact::BootLoader));
+    let returned = again().then(1, fetched(Artifact::ShimSecondStage));
     let way_back = || grub().then(1, http("GET", None, "grub/grub.cfg", 200, 90, 90));
     let kernel =
         || way_back().then(1, fetched(Artifact::GrubConfig)).then(1, fetched(Artifact::Kernel));
@@ -385,6 +387,7 @@ fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
         (shim(), "bootx64.efi", "did not start shim"),
         (looked(), "bootx64.efi", "shim started, and fetched nothing more"),
         (grub(), "grubx64.efi", "shim refuses GRUB if"),
+        (returned, "grubx64.efi", "MokPolicy requires NX"),
         (way_back(), "grub/grub.cfg", "it must be 2.12 or newer"),
         (kernel(), "kernel", "only a kernel that shim accepts"),
     ] {
