@@ -491,6 +491,24 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn added_sections_are_neither_writable_nor_executable_and_nx_compat_is_that_of_the_stub() {
+        const NX_COMPAT: u16 = 0x0100;
+        // IMAGE_SCN_MEM_EXECUTE and IMAGE_SCN_MEM_WRITE.
+        const EXECUTE_OR_WRITE: u32 = 0xA000_0000;
+        let mut bytes = small_stub();
+        for flags in [0, NX_COMPAT] {
+            bytes[0x98 + 70..][..2].copy_from_slice(&flags.to_le_bytes());
+
+            let stub = parse(&bytes).unwrap();
+            let headers = stub.headers_with(&[(".linux", 5_000), (".initrd", 1)]).unwrap();
+
+            assert_eq!(u16_at(&headers, 0x98 + 70), Ok(flags));
+            let added = &sections_of(&headers)[2..];
+            assert!(added.iter().all(|section| section.characteristics & EXECUTE_OR_WRITE == 0));
+        }
+    }
+
+    #[test]
     fn an_image_that_32_bits_cannot_address_is_refused() {
         let stub = parse(&small_stub()).unwrap();
         let refused = stub.headers_with(&[(".initrd", u64::from(u32::MAX) - 0x1000)]);

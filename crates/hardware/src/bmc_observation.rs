@@ -75,9 +75,9 @@ pub enum BmcObservation {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
-    /// Secure Boot is on: the firmware refuses what `db` does not allow (Redfish, SecureBoot).
+    /// Secure Boot is on: the firmware refuses what `db` does not allow or `dbx` forbids (Redfish, SecureBoot).
     SecureBootOn {
-        /// What `db` holds; `None` if it could not be read.
+        /// What the databases hold; `None` if `db` could not be read.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         trust: Option<SecureBootTrust>,
         /// Why it could not be read.

@@ -46,7 +46,7 @@ pub struct ShownBootMode {
     pub boot_mode: Option<BootMode>,
     /// Whether Secure Boot is enabled; `None` if the BMC does not show it.
     pub secure_boot: Option<bool>,
-    /// What `db` holds; `None` if it was not read.
+    /// What the databases of Secure Boot hold; `None` if they were not read.
     pub trust: Option<SecureBootTrust>,
 }
 

@@ -23,4 +23,4 @@ pub use client_kind::ClientKind;
 pub use http_method::HttpMethod;
 pub use mac::{Mac, NotAMac};
 pub use redfish_purpose::RedfishPurpose;
-pub use secure_boot::{MicrosoftUefiCa, SecureBootDatabase, SecureBootTrust};
+pub use secure_boot::{HeldSigners, MicrosoftUefiCa, SecureBootDatabase, SecureBootTrust};

@@ -13,6 +13,7 @@ use hardware::{
 use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use self::boot_chain::ShimSigns;
 use self::diagnosed_boot::{BootCourse, DiagnosedBoot};
 use self::drive::DriveReads;
 use self::firmware::{FirmwareCourse, FirmwareSigns, ShownSecureBoot};
@@ -167,8 +168,7 @@ struct BootEvidence<'a> {
     /// Whether a file with the operating system was fetched, at once or in parts.
     system_fetched: bool,
     loader_fetched: bool,
-    /// Whether shim has looked for its optional files, and so has started.
-    shim_looked: bool,
+    shim: ShimSigns,
     ramdisk_fetched: bool,
     agent_asked_dhcp: bool,
     agent_refused: Option<&'a str>,
@@ -332,7 +332,7 @@ impl<'a> BootEvidence<'a> {
         status: u16,
         error: Option<&'a str>,
     ) {
-        self.shim_looked |= boot_chain::is_of_shim(path);
+        self.shim.take_missing(path);
         // Loaders look for optional files (shim: `revocations_sbat.efi`), and go on without them.
         if artifact.is_some() || !self.loader_fetched {
             self.http =
@@ -343,6 +343,7 @@ impl<'a> BootEvidence<'a> {
     /// Applies a successful GET.
     fn take_fetch(&mut self, loader: HttpLoader, what: &'a BootEventKind) {
         let BootEventKind::Http { artifact, path, range, sent, length, .. } = what else { return };
+        self.shim.take_fetch(*artifact);
         let holds_system = artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
         if holds_system {
             self.drive.has_begun = true;
@@ -554,7 +555,7 @@ impl BootEvidence<'_> {
                 let text = format!("{path} was fetched, and nothing followed for {seconds} s");
                 stuck(
                     text + &self.firmware.secure_boot.text(),
-                    boot_chain::after_fetch(boot.method.loader, path, self.shim_looked),
+                    self.shim.advice(boot.method.loader, path, self.firmware.secure_boot),
                 )
             }
             Some(FetchResult::Asked(path)) => stuck(
@@ -597,9 +598,9 @@ impl BootEvidence<'_> {
         } else {
             let text = format!("the ramdisk was fetched but the agent never called ({seconds} s)");
             let shown = self.firmware.secure_boot;
-            let chain =
-                boot_chain::after_image(boot.method).filter(|_| shown != ShownSecureBoot::Off);
-            (format!("{text}{}", shown.text()), chain.unwrap_or_else(|| shown.hint()).to_owned())
+            let chain = boot_chain::after_image(boot.method, shown);
+            let hint = chain.unwrap_or_else(|| shown.hint(boot.method.loader));
+            (format!("{text}{}", shown.text()), hint.to_owned())
         };
         Diagnosis { verdict, text, hint: Some(hint) }
     }

@@ -45,7 +45,7 @@ pub struct Node {
     /// Whether the BMC last showed Secure Boot enabled; `None` if it does not show it.
     #[serde(default)]
     pub secure_boot: Option<bool>,
-    /// What the firmware's `db` last held, while Secure Boot is on; `None` if it was not read.
+    /// What the firmware's `db` and `dbx` last held, while Secure Boot is on; `None` if they were not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secure_boot_trust: Option<SecureBootTrust>,
     /// The boot interface.
@@ -119,7 +119,7 @@ impl Node {
         self.attempt.as_ref().filter(|attempt| attempt.ended_at.is_none())
     }
 
-    /// The boot mode and Secure Boot, as the BMC last showed them, without what `db` holds, which is seldom read.
+    /// The boot mode and Secure Boot, as the BMC last showed them, without what the databases hold, which are seldom read.
     #[must_use]
     pub fn shown_boot_mode(&self) -> ShownBootMode {
         ShownBootMode { boot_mode: self.boot_mode, secure_boot: self.secure_boot, trust: None }

@@ -1,8 +1,11 @@
-//! The databases of Secure Boot (Redfish `SecureBoot.v1_1_0`, `SecureBootDatabases`): what `db` holds, and the certificate
-//! that signs this service's images in it.
+//! The databases of Secure Boot (Redfish `SecureBoot.v1_1_0`, `SecureBootDatabases`): what `db` and `dbx` hold, and the
+//! certificate that signs this service's images in `db`.
+//!
+//! Of `dbx` the certificates are read, not the hundreds of hashes.
 
 use hardware::{
-    BmcObservation, EnrolmentOutcome, RedfishPurpose, SecureBootDatabase, SecureBootTrust,
+    BmcObservation, EnrolmentOutcome, HeldSigners, RedfishPurpose, SecureBootDatabase,
+    SecureBootTrust,
 };
 use serde_json::Value;
 
@@ -26,7 +29,7 @@ const PURPOSES: CertificatePurposes = CertificatePurposes {
 /// What a boot does about Secure Boot.
 #[derive(Clone, Copy, Debug)]
 pub enum SecureBootCare<'c> {
-    /// `db` is read if Secure Boot is on. The certificate is the one that signs images, if they are signed.
+    /// `db` and `dbx` are read if Secure Boot is on. The certificate is the one that signs images, if they are signed.
     Read(Option<&'c FirmwareCertificate>),
     /// The certificate that signs images is added to `db`, whether Secure Boot is on or not.
     Enrol(&'c FirmwareCertificate),
@@ -34,18 +37,25 @@ pub enum SecureBootCare<'c> {
 
 /// What a look at `db` found.
 struct AllowedSearch {
+    databases: RedfishResource,
+    signers: SignerSearch,
+}
+
+/// What a look for the signers in a database found.
+struct SignerSearch {
+    /// The path of the database's certificates.
     path: String,
     microsoft: [CertificateSearch; 2],
     signer: Option<CertificateSearch>,
 }
 
-impl AllowedSearch {
+impl SignerSearch {
     /// # Errors
     /// The BMC does not show enough of a certificate.
-    fn trust(&self) -> Result<SecureBootTrust, CertificateNotEnrolled> {
+    fn held(&self) -> Result<HeldSigners, CertificateNotEnrolled> {
         let [old, new] = &self.microsoft;
         let signer = self.signer.as_ref().map_or(Ok(false), CertificateSearch::has_it);
-        Ok(SecureBootTrust {
+        Ok(HeldSigners {
             microsoft_2011: old.has_it()?,
             microsoft_2023: new.has_it()?,
             sign_certificate: signer?,
@@ -79,7 +89,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let mut is_enrolled = false;
         if let SecureBootCare::Enrol(certificate) = care {
             let enrolled = match &found {
-                Ok(found) => self.enrol_signer(found, certificate).await,
+                Ok(found) => self.enrol_signer(&found.signers, certificate).await,
                 Err(why) => Err(why.clone()),
             };
             is_enrolled = enrolled.is_ok();
@@ -90,19 +100,17 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
             });
         }
         if is_on {
-            let (trust, reason) = match found.and_then(|found| found.trust()) {
-                Ok(trust) if is_enrolled => {
-                    (Some(SecureBootTrust { sign_certificate: true, ..trust }), None)
-                }
-                Ok(trust) => (Some(trust), None),
-                Err(why) => (None, Some(why.to_string())),
+            let trust = match &found {
+                Ok(found) => self.trust(found, signer, is_enrolled).await,
+                Err(why) => Err(why.clone()),
             };
-            seen.push(BmcObservation::SecureBootOn { trust, reason });
+            let reason = trust.as_ref().err().map(ToString::to_string);
+            seen.push(BmcObservation::SecureBootOn { trust: trust.ok(), reason });
         }
         seen
     }
 
-    /// What `db` holds; `None` where Secure Boot is off, or the BMC does not show it.
+    /// What `db` and `dbx` hold; `None` where Secure Boot is off, or the BMC does not show it.
     pub async fn secure_boot_trust(
         &self,
         view: &SystemView,
@@ -126,7 +134,12 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         let seen = self.care_for_secure_boot(view, care).await.into_iter().next()?;
         let BmcObservation::SecureBootOn { trust, reason } = seen else { return None };
         match (trust, reason) {
-            (Some(trust), _) if trust.sign_certificate || is_enrolled_by_boot => None,
+            (Some(trust), _) if trust.forbids_own_images() => Some(
+                "Secure Boot is on, and its dbx forbids the certificate that signs images: sign with another key, or \
+                 remove it from dbx in the firmware's set-up"
+                    .to_owned(),
+            ),
+            (Some(trust), _) if trust.allowed.sign_certificate || is_enrolled_by_boot => None,
             (Some(_), _) => Some(
                 "Secure Boot is on, and its db lacks the certificate that signs images: set \
                  redfish_secure_boot_certificate in driver_info to enrol, or enrol it in the firmware's set-up"
@@ -154,7 +167,7 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
 
     async fn enrol_signer(
         &self,
-        found: &AllowedSearch,
+        found: &SignerSearch,
         certificate: &FirmwareCertificate,
     ) -> Result<EnrolledCertificate, CertificateNotEnrolled> {
         let collection = CertificateCollection { path: &found.path, purposes: PURPOSES };
@@ -170,7 +183,8 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         certificate: &FirmwareCertificate,
     ) -> Result<bool, CertificateNotEnrolled> {
         let Some(resource) = self.secure_boot(view).await? else { return Ok(false) };
-        let path = self.database_certificates(&resource, SecureBootDatabase::Allowed).await?;
+        let Some(databases) = self.databases(&resource).await? else { return Ok(false) };
+        let path = self.certificates_in(&databases, SecureBootDatabase::Allowed).await?;
         let Some(path) = path else { return Ok(false) };
         let collection = CertificateCollection { path: &path, purposes: PURPOSES };
         self.remove_certificate(collection, &certificate.identity).await
@@ -181,7 +195,34 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
         secure_boot: &RedfishResource,
         signer: Option<&FirmwareCertificate>,
     ) -> Result<AllowedSearch, CertificateNotEnrolled> {
-        let path = self.database_certificates(secure_boot, SecureBootDatabase::Allowed).await?;
+        let databases = self.databases(secure_boot).await?;
+        let databases = databases.ok_or(CertificateNotEnrolled::NoCollection(PURPOSES.name))?;
+        let signers = self.search_signers(&databases, SecureBootDatabase::Allowed, signer).await?;
+        Ok(AllowedSearch { databases, signers })
+    }
+
+    /// What was found in `db`, and what `dbx` has of the same. A `dbx` that cannot be read leaves the rest as it is.
+    async fn trust(
+        &self,
+        found: &AllowedSearch,
+        signer: Option<&FirmwareCertificate>,
+        is_enrolled: bool,
+    ) -> Result<SecureBootTrust, CertificateNotEnrolled> {
+        let mut allowed = found.signers.held()?;
+        allowed.sign_certificate |= is_enrolled;
+        let dbx = SecureBootDatabase::Forbidden;
+        let forbidden = self.search_signers(&found.databases, dbx, signer).await;
+        let forbidden = forbidden.and_then(|forbidden| forbidden.held()).ok();
+        Ok(SecureBootTrust { allowed, forbidden })
+    }
+
+    async fn search_signers(
+        &self,
+        databases: &RedfishResource,
+        database: SecureBootDatabase,
+        signer: Option<&FirmwareCertificate>,
+    ) -> Result<SignerSearch, CertificateNotEnrolled> {
+        let path = self.certificates_in(databases, database).await?;
         let path = path.ok_or(CertificateNotEnrolled::NoCollection(PURPOSES.name))?;
         let collection = CertificateCollection { path: &path, purposes: PURPOSES };
         let [old, new] = [microsoft_2011(), microsoft_2023()];
@@ -190,25 +231,32 @@ impl<C: BmcChannel> RedfishSystem<'_, C> {
                 let all = [&old, &new, &signer.identity];
                 let [old, new, signer] =
                     self.search_certificates(collection, all, usize::MAX).await?;
-                AllowedSearch { microsoft: [old, new], signer: Some(signer), path }
+                SignerSearch { microsoft: [old, new], signer: Some(signer), path }
             }
             None => {
                 let microsoft =
                     self.search_certificates(collection, [&old, &new], usize::MAX).await?;
-                AllowedSearch { microsoft, signer: None, path }
+                SignerSearch { microsoft, signer: None, path }
             }
         })
     }
 
-    /// The path of the certificates in a database.
-    async fn database_certificates(
+    /// The databases; `None` if the BMC does not show them.
+    async fn databases(
         &self,
         secure_boot: &RedfishResource,
+    ) -> Result<Option<RedfishResource>, BmcFailure> {
+        let Some(databases) = secure_boot.link("SecureBootDatabases") else { return Ok(None) };
+        self.service().collection(PURPOSES.read, databases).await
+    }
+
+    /// The path of the certificates in a database.
+    async fn certificates_in(
+        &self,
+        databases: &RedfishResource,
         database: SecureBootDatabase,
     ) -> Result<Option<String>, BmcFailure> {
-        let Some(databases) = secure_boot.link("SecureBootDatabases") else { return Ok(None) };
-        let databases = self.service().collection(PURPOSES.read, databases).await?;
-        let members = databases.as_ref().and_then(|it| it.body["Members"].as_array());
+        let members = databases.body["Members"].as_array();
         let is_it = |member: &&Value| {
             let path = link_in(member).unwrap_or_default().trim_end_matches('/');
             let id = path.rsplit('/').next().unwrap_or_default();
@@ -308,6 +356,10 @@ mod tests {
         }
     }
 
+    fn refusal(status: u16) -> EmulatedFault {
+        EmulatedFault::Answer { status, body: None, retry_after_secs: None, location: None }
+    }
+
     fn shows(platform: Platform, body: Value) -> FaultRule {
         let path = format!("{}/SecureBoot", platform.system_path("1"));
         rule(&path, "GET", EmulatedFault::Merge(body))
@@ -375,10 +427,11 @@ mod tests {
         let bmc = bmc.with_faults(vec![shows(platform, on())]);
         let (seen, requests) = care(&bmc, SecureBootCare::Read(None)).await;
 
-        let trust = Some(SecureBootTrust::default());
+        let forbidden = Some(HeldSigners::default());
+        let trust = Some(SecureBootTrust { forbidden, ..SecureBootTrust::default() });
         assert_eq!(seen, [BmcObservation::SecureBootOn { trust, reason: None }]);
-        // SecureBoot, the databases, db, its certificates.
-        assert_eq!(requests, 4);
+        // SecureBoot, the databases, and of db and dbx each itself and its certificates.
+        assert_eq!(requests, 6);
         for (state, is_on) in [
             (json!({"SecureBootEnable": true, "SecureBootMode": "UserMode"}), true),
             (json!({"SecureBootEnable": true, "SecureBootMode": "SetupMode"}), false),
@@ -391,15 +444,21 @@ mod tests {
         }
     }
 
+    /// The certificates of a database, with these members.
+    fn certificates_are(database: &str, members: &[Value]) -> FaultRule {
+        let folder =
+            format!("/redfish/v1/Systems/1/SecureBoot/SecureBootDatabases/{database}/Certificates");
+        let member = |(number, shown): (usize, &Value)| {
+            let mut member = shown.clone();
+            member["@odata.id"] = format!("{folder}/{number}").into();
+            member
+        };
+        let members: Vec<_> = members.iter().enumerate().map(member).collect();
+        rule(&folder, "GET", EmulatedFault::Merge(json!({ "Members": members })))
+    }
+
     #[tokio::test]
     async fn the_authorities_of_microsoft_are_known_by_what_a_bmc_shows_of_them() {
-        let platform = Platform::Generic;
-        let member = |number: u32, mut shown: Value| {
-            let folder = "/redfish/v1/Systems/1/SecureBoot/SecureBootDatabases/db/Certificates";
-            shown["@odata.id"] = format!("{folder}/{number}").into();
-            shown
-        };
-        let folder = "/redfish/v1/Systems/1/SecureBoot/SecureBootDatabases/db/Certificates";
         let windows = json!({"Fingerprint": "00".repeat(32)});
         let old = "46:DE:F6:3B:5C:E6:1C:F8:BA:0D:E2:E6:63:9C:10:19:D0:ED:14:F3";
         let old = json!({ "Fingerprint": old });
@@ -408,22 +467,44 @@ mod tests {
             "SerialNumber": "330000001636bf36899f1575cc000000000016",
         });
         for (members, expected) in [
-            (vec![member(1, windows.clone())], [false, false]),
-            (vec![member(1, windows.clone()), member(2, old.clone())], [true, false]),
-            (vec![member(1, new.clone())], [false, true]),
-            (vec![member(1, old), member(2, new), member(3, windows)], [true, true]),
+            (vec![windows.clone()], [false, false]),
+            (vec![windows.clone(), old.clone()], [true, false]),
+            (vec![new.clone()], [false, true]),
+            (vec![old, new, windows], [true, true]),
         ] {
-            let bmc = InMemoryBmc::new(platform).with_faults(vec![
-                shows(platform, on()),
-                rule(folder, "GET", EmulatedFault::Merge(json!({ "Members": members }))),
-            ]);
-
-            let (seen, _) = care(&bmc, SecureBootCare::Read(Some(&signer()))).await;
-
             let [microsoft_2011, microsoft_2023] = expected;
-            let sign_certificate = false;
-            let trust = Some(SecureBootTrust { microsoft_2011, microsoft_2023, sign_certificate });
-            assert_eq!(seen, [BmcObservation::SecureBootOn { trust, reason: None }]);
+            let held = HeldSigners { microsoft_2011, microsoft_2023, sign_certificate: false };
+            for (database, [allowed, forbidden]) in
+                [("db", [held, HeldSigners::default()]), ("dbx", [HeldSigners::default(), held])]
+            {
+                let shown = certificates_are(database, &members);
+                let faults = vec![shows(Platform::Generic, on()), shown];
+                let bmc = InMemoryBmc::new(Platform::Generic).with_faults(faults);
+
+                let (seen, _) = care(&bmc, SecureBootCare::Read(Some(&signer()))).await;
+
+                let trust = Some(SecureBootTrust { allowed, forbidden: Some(forbidden) });
+                assert_eq!(seen, [BmcObservation::SecureBootOn { trust, reason: None }]);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dbx_that_forbids_the_certificate_is_named_and_one_that_cannot_be_read_is_unknown() {
+        let platform = Platform::Generic;
+        let dbx = certificates_are("dbx", &[json!({ "CertificateString": PEM })]);
+        let unreadable = FaultRule { fault: refusal(404), ..dbx.clone() };
+        for (dbx, forbidden) in [(dbx, Some(true)), (unreadable, None)] {
+            let bmc = InMemoryBmc::new(platform).with_faults(vec![shows(platform, on()), dbx]);
+
+            let (seen, _) = care(&bmc, SecureBootCare::Enrol(&signer())).await;
+
+            let [_, BmcObservation::SecureBootOn { trust: Some(trust), reason: None }] = &seen[..]
+            else {
+                panic!("{seen:?}")
+            };
+            assert!(trust.allowed.sign_certificate);
+            assert_eq!(trust.forbidden.map(|held| held.sign_certificate), forbidden);
         }
     }
 
@@ -431,12 +512,6 @@ mod tests {
     async fn what_keeps_the_certificate_out_is_said_and_what_db_holds_is_then_unknown() {
         let platform = Platform::Generic;
         let folder = "/redfish/v1/Systems/1/SecureBoot/SecureBootDatabases";
-        let refusal = |status| EmulatedFault::Answer {
-            status,
-            body: None,
-            retry_after_secs: None,
-            location: None,
-        };
         let certificates = format!("{folder}/db/Certificates");
         for (fault, words) in [
             (rule(folder, "GET", refusal(404)), "shows no SecureBootDatabases"),
@@ -455,7 +530,7 @@ mod tests {
             assert!(reason.as_ref().is_some_and(|it| it.contains(words)), "{words}: {reason:?}");
             let BmcObservation::SecureBootOn { trust, .. } = on else { panic!("{on:?}") };
             assert_eq!(trust.is_some(), is_read, "{words}");
-            assert!(trust.is_none_or(|trust| !trust.sign_certificate));
+            assert!(trust.is_none_or(|trust| !trust.allowed.sign_certificate));
         }
     }
 }

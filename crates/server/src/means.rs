@@ -5,7 +5,7 @@ use artifacts::{BootSets, ipxe_trusts_firmware_cas};
 use hardware::{CpuArch, SecureBootTrust};
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
-use netboot::secure_boot::refused_by_secure_boot;
+use netboot::secure_boot::{UkiSignature, refused_by_secure_boot};
 use netboot::urls::{LoaderTls, Urls};
 use providers::settings::DhcpProvider;
 use provision::artifact::HttpLoader;
@@ -134,16 +134,16 @@ impl BootMeans {
             && node.cpu_arch().is_ok_and(|cpu_arch| ipxe_trusts_firmware_cas(folder, cpu_arch))
     }
 
-    /// Checks that the boot set has shim, and that firmware with Secure Boot starts it by what its `db` holds.
+    /// Checks that the boot set has shim, and that firmware with Secure Boot starts it by what its databases hold.
     fn expect_shim(&self, node: &Node, cpu_arch: CpuArch) -> Result<()> {
         let signers = artifacts::shim_authorities(self.boot_sets.folder(), cpu_arch)?;
-        let trust = node.secure_boot_trust.filter(|_| node.secure_boot == Some(true));
         // An operator's own shim has another signer, which db may have.
         let refuses =
             |trust: &SecureBootTrust| !signers.is_empty() && !trust.starts_signed_by(&signers);
-        if let Some(trust) = trust.filter(refuses) {
+        if let Some(trust) = trust_of(node).filter(refuses) {
             bail!(
-                "Secure Boot is on, and {trust}: it does not start the boot set's shim, which needs a CA of Microsoft's"
+                "Secure Boot is on, and {trust}: it does not start the boot set's shim, which needs a CA of Microsoft's \
+                 that signed it in db, and none in dbx"
             );
         }
         Ok(())
@@ -151,10 +151,16 @@ impl BootMeans {
 
     /// Checks that firmware with Secure Boot, as the BMC last showed it, may start the first loader.
     fn expect_signed_loader(&self, node: &Node, cpu_arch: CpuArch) -> Result<()> {
-        let is_on = node.secure_boot == Some(true);
-        let refused =
-            refused_by_secure_boot(node.boot_interface, self.loader, cpu_arch, self.signs);
-        if let Some(why) = refused.filter(|_| is_on) {
+        if node.secure_boot != Some(true) {
+            return Ok(());
+        }
+        let signature = match trust_of(node) {
+            _ if !self.signs => UkiSignature::Absent,
+            Some(trust) if trust.forbids_own_images() => UkiSignature::Forbidden,
+            Some(_) | None => UkiSignature::Present,
+        };
+        let refused = refused_by_secure_boot(node.boot_interface, self.loader, cpu_arch, signature);
+        if let Some(why) = refused {
             bail!("Secure Boot is on, and {why}; or switch Secure Boot off");
         }
         Ok(())
@@ -189,8 +195,14 @@ impl BootMeans {
     }
 }
 
+/// What the firmware of the machine of `node` held when it was last read; `None` while Secure Boot is off.
+fn trust_of(node: &Node) -> Option<SecureBootTrust> {
+    node.secure_boot_trust.filter(|_| node.secure_boot == Some(true))
+}
+
 #[cfg(test)]
 mod tests {
+    use hardware::HeldSigners;
     use jiff::Timestamp;
     use uuid::Uuid;
 
@@ -325,6 +337,23 @@ mod tests {
             assert!(said(&bare, interface, false).contains("nobody answers DHCP"));
         }
         assert!(bare.summary().unwrap_err().starts_with("no machine can be booted yet"));
+    }
+
+    #[test]
+    fn a_certificate_in_dbx_is_refused_while_secure_boot_is_on() {
+        let network = "[[dhcp.network]]\ninterface = \"lo\"\npool = \"127.0.0.2-127.0.0.9\"";
+        let signing = "[boot]\nsign_key = \"/k\"\nsign_certificate = \"/c\"\n";
+        let means = means(&format!("{signing}{network}"), Some([192, 0, 2, 1]));
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        let own = HeldSigners { sign_certificate: true, ..HeldSigners::default() };
+        node.boot_interface = BootInterface::Http;
+        node.secure_boot_trust = Some(SecureBootTrust { allowed: own, forbidden: Some(own) });
+        let words = "Secure Boot is on, and dbx forbids the certificate that signs images";
+
+        for (is_on, is_refused) in [(Some(true), true), (Some(false), false), (None, false)] {
+            node.secure_boot = is_on;
+            assert_eq!(said_of(&means, &node).starts_with(words), is_refused, "{is_on:?}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The supported builds of OVMF: the host's own, and those that `scripts/firmware` unpacks.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
 use bmc::config::FirmwareConfig;
@@ -28,37 +28,50 @@ impl OvmfBuild {
     /// This build with default settings, from the folder of `scripts/firmware` below the checkout `root`.
     #[must_use]
     pub fn firmware(self, root: &Path) -> FirmwareConfig {
-        let folder = match self {
-            Self::Installed => return FirmwareConfig::default(),
-            Self::V2025_02 | Self::V2026_08 => root.join("target/firmware").join(self.to_string()),
-        };
+        let images = self.images(root);
         FirmwareConfig {
-            code: folder.join(IMAGES).join("OVMF_CODE_4M.fd"),
-            variables: folder.join(IMAGES).join("OVMF_VARS_4M.fd"),
+            code: images.join("OVMF_CODE_4M.fd"),
+            variables: images.join("OVMF_VARS_4M.fd"),
             ..FirmwareConfig::default()
         }
     }
-}
 
-/// The installed build with Secure Boot, which trusts one certificate (PEM).
-#[must_use]
-pub fn with_secure_boot(certificate: &Path) -> FirmwareConfig {
-    FirmwareConfig {
-        code: Path::new("/").join(IMAGES).join("OVMF_CODE_4M.secboot.fd"),
-        secure_boot_certificate: Some(certificate.to_owned()),
-        ..FirmwareConfig::default()
+    /// This build with Secure Boot and Microsoft's keys.
+    #[must_use]
+    pub fn with_microsoft_keys(self, root: &Path) -> FirmwareConfig {
+        let images = self.images(root);
+        FirmwareConfig {
+            code: images.join("OVMF_CODE_4M.secboot.fd"),
+            variables: images.join("OVMF_VARS_4M.ms.fd"),
+            secure_boot: true,
+            ..FirmwareConfig::default()
+        }
+    }
+
+    /// This build with Secure Boot, which trusts one certificate (PEM).
+    #[must_use]
+    pub fn with_secure_boot(self, root: &Path, certificate: &Path) -> FirmwareConfig {
+        let firmware = self.firmware(root);
+        FirmwareConfig {
+            code: firmware.code.with_file_name("OVMF_CODE_4M.secboot.fd"),
+            secure_boot_certificate: Some(certificate.to_owned()),
+            ..firmware
+        }
+    }
+
+    fn images(self, root: &Path) -> PathBuf {
+        let root = match self {
+            Self::Installed => PathBuf::from("/"),
+            Self::V2025_02 | Self::V2026_08 => root.join("target/firmware").join(self.to_string()),
+        };
+        root.join(IMAGES)
     }
 }
 
-/// The installed build with Secure Boot and Microsoft's keys, or those of another variable store.
+/// The installed build with Secure Boot and Microsoft's keys.
 #[must_use]
 pub fn with_microsoft_keys() -> FirmwareConfig {
-    FirmwareConfig {
-        code: Path::new("/").join(IMAGES).join("OVMF_CODE_4M.secboot.fd"),
-        variables: Path::new("/").join(IMAGES).join("OVMF_VARS_4M.ms.fd"),
-        secure_boot: true,
-        ..FirmwareConfig::default()
-    }
+    OvmfBuild::Installed.with_microsoft_keys(Path::new("/"))
 }
 
 impl fmt::Display for OvmfBuild {

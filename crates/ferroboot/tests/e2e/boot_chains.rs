@@ -15,9 +15,11 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 use uuid::{Uuid, uuid};
 
-use crate::secure_boot::keys;
+use crate::secure_boot::{keys, manageable, sign_with};
 use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, measured, with};
 
+/// `SHIM_LOCK_GUID`, the vendor of shim's variables.
+const SHIM_LOCK: Uuid = uuid!("605dab50-e046-4300-abb6-3dd810dd8b23");
 /// The boot listener with TLS alone, for the installed firmware.
 const HTTPS: &str = "listen = \"https://[::]:8443\"\n[tls]\nold_firmware = true\n";
 
@@ -95,25 +97,27 @@ fn shim_starts_a_uki_signed_with_a_machine_owner_key_over_https() {
 fn shim_refuses_a_uki_of_a_key_that_the_machine_does_not_have_and_the_diagnosis_names_it() {
     let keys = keys("mok").expect("openssl makes a key");
     in_a_lab(plan_with_uki(&keys, "", None), |lab| {
-        let machine = lab.machines()[0].clone();
-        lab.enroll(&machine)?;
-        lab.manage(&machine)?;
+        let machine = manageable(lab)?;
         lab.boot_by(&machine, "http")?;
         lab.begin_to_clean(&machine)?;
         lab.wait_for_diagnosis(&machine, "the ramdisk was fetched but the agent never called")?;
         let trace = lab.trace(&machine.name)?;
         assert_eq!(trace.fetched(), ["bootx64.efi", "grubx64.efi"]);
         let hint = trace.diagnosis.and_then(|diagnosis| diagnosis.hint);
-        ensure!(hint.as_ref().is_some_and(|hint| hint.contains("Secure Boot")), "{hint:?}");
+        ensure!(
+            hint.as_ref().is_some_and(|hint| hint.contains("unless MokList or db has")),
+            "{hint:?}"
+        );
         ensure!(lab.console(&machine)?.contains("Security Violation"), "shim did not refuse it");
         Ok(())
     });
 }
 
 /// The files that shim and GRUB fetch.
-const BY_GRUB: [&str; 5] = ["bootx64.efi", "grubx64.efi", "grub.cfg", "kernel", "initramfs"];
+pub(crate) const BY_GRUB: [&str; 5] =
+    ["bootx64.efi", "grubx64.efi", "grub.cfg", "kernel", "initramfs"];
 
-fn is_cleaned_by(lab: &Lab, boot_interface: &str, files: &[&str]) -> Result<()> {
+pub(crate) fn is_cleaned_by(lab: &Lab, boot_interface: &str, files: &[&str]) -> Result<()> {
     let machine = cleaned(lab, boot_interface)?;
     let trace = lab.trace(&machine.name)?;
     assert_eq!(trace.fetched(), files);
@@ -123,9 +127,7 @@ fn is_cleaned_by(lab: &Lab, boot_interface: &str, files: &[&str]) -> Result<()> 
 
 /// Cleans the machine, with Secure Boot on.
 fn cleaned(lab: &Lab, boot_interface: &str) -> Result<LabMachine> {
-    let machine = lab.machines()[0].clone();
-    lab.enroll(&machine)?;
-    lab.manage(&machine)?;
+    let machine = manageable(lab)?;
     lab.boot_by(&machine, boot_interface)?;
     lab.clean(&machine)?;
     assert_eq!(lab.trace(&machine.name)?.diagnosis, None);
@@ -138,7 +140,12 @@ fn cleaned(lab: &Lab, boot_interface: &str) -> Result<LabMachine> {
 
 /// A machine with Microsoft's keys, and a boot set with Debian's shim and this GRUB.
 fn plan(grub: &str, boot_settings: &str) -> Plan {
-    let plan = with([LabMachine::new(1).with_firmware(with_microsoft_keys())]);
+    plan_on(with_microsoft_keys(), grub, boot_settings)
+}
+
+/// The same on another firmware.
+pub(crate) fn plan_on(firmware: FirmwareConfig, grub: &str, boot_settings: &str) -> Plan {
+    let plan = with([LabMachine::new(1).with_firmware(firmware)]);
     Plan {
         ramdisk: boot_set(&plan, grub).expect("a boot set with signed loaders"),
         settings: format!("[boot]\n{boot_settings}"),
@@ -148,28 +155,50 @@ fn plan(grub: &str, boot_settings: &str) -> Plan {
 
 /// A machine with Microsoft's keys, perhaps with an owner's, and a boot set with shim for a signed UKI.
 fn plan_with_uki(keys: &Path, boot_settings: &str, owner: Option<&Path>) -> Plan {
-    let [key, certificate] = ["uki.key", "uki.pem"].map(|file| keys.join(file));
-    let settings = format!(
-        "http_loader = \"shim-uki\"\nsign_key = {key:?}\nsign_certificate = {certificate:?}\n{boot_settings}"
-    );
-    let mut plan = plan("grub-2.12", &settings);
-    if let Some(owner) = owner {
-        let variables = with_owner_key(owner).expect("variables with a machine owner key");
-        let firmware = FirmwareConfig { variables, ..with_microsoft_keys() };
-        plan.machines = vec![LabMachine::new(1).with_firmware(firmware)];
-    }
-    plan
+    let firmware = match owner {
+        Some(owner) => with_owner_key(with_microsoft_keys(), "mok", owner),
+        None => with_microsoft_keys(),
+    };
+    plan_on(firmware, "grub-2.12", &format!("{}{boot_settings}", shim_and_uki(keys)))
 }
 
-/// Microsoft's variables, with an owner's certificate as `mokutil --import` and a confirmation at the console leave it.
-fn with_owner_key(owner: &Path) -> Result<PathBuf> {
-    /// `SHIM_LOCK_GUID`, the vendor of shim's variables.
-    const SHIM_LOCK: Uuid = uuid!("605dab50-e046-4300-abb6-3dd810dd8b23");
-    /// Non-volatile, with boot-time access alone: shim deletes a `MokList` that the system may write.
+/// The settings for shim and UKIs signed with a key.
+pub(crate) fn shim_and_uki(keys: &Path) -> String {
+    format!("http_loader = \"shim-uki\"\n{}", sign_with(keys))
+}
+
+/// A firmware with its variables after a change.
+pub(crate) fn with_variables(
+    firmware: FirmwareConfig,
+    name: &str,
+    change: impl FnOnce(&mut VariableStore) -> Result<()>,
+) -> FirmwareConfig {
+    let variables = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("variables-{name}.fd"));
+    let make = || {
+        let mut store = VariableStore::parse(fs::read(&firmware.variables)?)?;
+        change(&mut store)?;
+        fs::write(&variables, store.as_bytes()).context("the changed variables")
+    };
+    make().expect("a firmware's variables can be changed");
+    FirmwareConfig { variables, ..firmware }
+}
+
+/// Sets one of shim's variables.
+pub(crate) fn set_of_shim(store: &mut VariableStore, name: &str, data: &[u8]) -> Result<()> {
+    /// Non-volatile, with boot-time access alone: shim deletes a variable that the system may write.
     const ATTRIBUTES: u32 = 0x3;
+    Ok(store.set(name, SHIM_LOCK, ATTRIBUTES, data)?)
+}
+
+/// A firmware whose shim trusts an owner's certificate.
+pub(crate) fn with_owner_key(firmware: FirmwareConfig, name: &str, owner: &Path) -> FirmwareConfig {
+    with_variables(firmware, name, |store| enrol_owner_key(store, owner))
+}
+
+/// Adds an owner's certificate, as `mokutil --import` and a confirmation at the console leave it.
+fn enrol_owner_key(store: &mut VariableStore, owner: &Path) -> Result<()> {
     /// `EFI_CERT_X509_GUID` (UEFI §32.4.1).
     const CERT_X509: Uuid = uuid!("a5c059a1-94e4-4aa7-87b5-ab155c2bf072");
-    let path = owner.join("variables.fd");
     let certificate = CertificateDer::from_pem_file(owner.join("uki.pem"))?;
     let signature_len = u32::try_from(16 + certificate.len())?;
     let mut list = CERT_X509.to_bytes_le().to_vec();
@@ -178,10 +207,7 @@ fn with_owner_key(owner: &Path) -> Result<PathBuf> {
     }
     list.extend(SHIM_LOCK.to_bytes_le());
     list.extend(certificate.iter());
-    let mut store = VariableStore::parse(fs::read(with_microsoft_keys().variables)?)?;
-    store.set("MokList", SHIM_LOCK, ATTRIBUTES, &list)?;
-    fs::write(&path, store.as_bytes())?;
-    Ok(path)
+    set_of_shim(store, "MokList", &list)
 }
 
 /// The boot set of the plan with signed loaders. The test starts itself again, and finds it then.

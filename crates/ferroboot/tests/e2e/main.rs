@@ -22,6 +22,7 @@ mod platforms;
 mod providers;
 mod proxy;
 mod relay;
+mod revocations;
 mod secure_boot;
 mod site_certificate;
 mod story;

@@ -1,17 +1,18 @@
 //! Firmware with Secure Boot, which trusts the operator's certificate alone.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use ferroboot::lab::firmware::{with_microsoft_keys, with_secure_boot};
+use ferroboot::lab::firmware::{OvmfBuild, with_microsoft_keys};
 use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{Lab, Plan};
-use hardware::{BmcObservation, EnrolmentOutcome, SecureBootTrust};
+use hardware::{BmcObservation, EnrolmentOutcome, HeldSigners, SecureBootTrust};
 use provision::BootEventKind;
+use serde_json::json;
 
-use crate::story::{Fetched as _, Verbs as _, in_a_lab, measured, with};
+use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, measured, with};
 
 #[test]
 fn firmware_with_secure_boot_starts_a_signed_uki_by_http_and_a_signed_iso_by_redfish_https() {
@@ -65,8 +66,14 @@ fn the_certificate_is_enrolled_in_db_by_redfish_and_a_signed_uki_boots() {
         let trace = lab.trace(&machine.name)?;
         let outcome = EnrolmentOutcome::Enrolled;
         let enrolled = BmcObservation::SecureBootCertificate { outcome, reason: None };
-        let trust =
-            SecureBootTrust { microsoft_2011: true, microsoft_2023: false, sign_certificate: true };
+        let trust = SecureBootTrust {
+            allowed: HeldSigners {
+                microsoft_2011: true,
+                microsoft_2023: false,
+                sign_certificate: true,
+            },
+            forbidden: Some(HeldSigners::default()),
+        };
         let on = BmcObservation::SecureBootOn { trust: Some(trust), reason: None };
         for observation in [enrolled, on] {
             let shown = BootEventKind::BmcShows { observation };
@@ -97,7 +104,38 @@ fn a_signed_uki_whose_certificate_is_not_in_db_is_named_by_the_diagnosis() {
     });
 }
 
-fn manageable(lab: &Lab) -> Result<LabMachine> {
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
+fn a_certificate_in_dbx_is_named_by_the_diagnosis_and_by_validate() {
+    in_a_lab(plan("forbidden", true), |lab| {
+        let machine = manageable(lab)?;
+        lab.boot_by(&machine, "http")?;
+        forbid(lab, &machine, &fs::read_to_string(keys("forbidden")?.join("uki.pem"))?)?;
+        lab.begin_to_clean(&machine)?;
+        let words = "and dbx forbids the certificate that signs this service's images";
+        lab.wait_for_diagnosis(&machine, words)?;
+        let console = lab.console(&machine)?;
+        ensure!(console.contains("): Access Denied"), "the firmware did not refuse the image");
+
+        lab.baremetal(&["node", "abort", &machine.name])?;
+        lab.wait_for_state(&machine, "clean failed")?;
+        let said = lab.baremetal(&["node", "validate", "-f", "json", &machine.name])?;
+        let words = "its dbx forbids the certificate that signs images";
+        ensure!(said.contains(words), "{said}");
+        Ok(())
+    });
+}
+
+/// Adds a certificate (PEM) to `dbx`, as an update by the BMC between `manage` and a boot does.
+pub(crate) fn forbid(lab: &Lab, machine: &LabMachine, pem: &str) -> Result<()> {
+    let path = format!("{}/SecureBoot/SecureBootDatabases/dbx/Certificates", machine.system());
+    let body = json!({ "CertificateType": "PEM", "CertificateString": pem });
+    let status = lab.post_to_bmc(&path, &body)?;
+    ensure!(status == 201, "the BMC answered {status}");
+    Ok(())
+}
+
+pub(crate) fn manageable(lab: &Lab) -> Result<LabMachine> {
     let machine = lab.machines()[0].clone();
     lab.enroll(&machine)?;
     lab.manage(&machine)?;
@@ -107,12 +145,18 @@ fn manageable(lab: &Lab) -> Result<LabMachine> {
 /// A machine that trusts the operator's certificate; the daemon has the key if it `signs`.
 fn plan(name: &str, signs: bool) -> Plan {
     let folder = keys(name).expect("openssl makes a key");
-    let [key, certificate] = ["uki.key", "uki.pem"].map(|file| folder.join(file));
-    let mut plan = with([LabMachine::new(1).with_firmware(with_secure_boot(&certificate))]);
+    let firmware = OvmfBuild::Installed.with_secure_boot(&checkout(), &folder.join("uki.pem"));
+    let mut plan = with([LabMachine::new(1).with_firmware(firmware)]);
     if signs {
-        plan.settings = format!("[boot]\nsign_key = {key:?}\nsign_certificate = {certificate:?}\n");
+        plan.settings = format!("[boot]\n{}", sign_with(&folder));
     }
     plan
+}
+
+/// The settings that sign with the key in a folder.
+pub(crate) fn sign_with(keys: &Path) -> String {
+    let [key, certificate] = ["uki.key", "uki.pem"].map(|file| keys.join(file));
+    format!("sign_key = {key:?}\nsign_certificate = {certificate:?}\n")
 }
 
 /// A key and its certificate, made as the book says. The test starts itself again, and finds them then.

@@ -1,6 +1,8 @@
 //! What a BMC shows of its machine's firmware, as a part of the diagnosis.
 
-use hardware::{BmcObservation, EnrolmentOutcome, SecureBootTrust};
+use hardware::{BmcObservation, EnrolmentOutcome, MicrosoftUefiCa, SecureBootTrust};
+
+use crate::artifact::HttpLoader;
 
 /// What the BMC shows since the power-on.
 #[derive(Default)]
@@ -42,7 +44,7 @@ pub(super) enum ShownSecureBoot {
     #[default]
     Unknown,
     Off,
-    /// With what `db` holds, if it was read.
+    /// With what the databases hold, if they were read.
     On(Option<SecureBootTrust>),
 }
 
@@ -54,9 +56,24 @@ impl ShownSecureBoot {
         format!("; the BMC shows Secure Boot on{trust}")
     }
 
+    /// Whether `dbx` has a certificate that may have signed shim.
+    pub(super) fn forbids_shim(self) -> bool {
+        const ALL: [MicrosoftUefiCa; 2] = [MicrosoftUefiCa::Ca2011, MicrosoftUefiCa::Ca2023];
+        matches!(self, Self::On(Some(trust)) if trust.forbids(&ALL))
+    }
+
     /// The hint for a composed image that was fetched and does not run.
-    pub(super) fn hint(self) -> &'static str {
+    pub(super) fn hint(self, loader: HttpLoader) -> &'static str {
         match self {
+            Self::On(Some(trust)) if trust.forbids_own_images() => {
+                "Secure Boot refuses what dbx forbids, whatever db holds: sign images with another key (sign_key in [boot]), \
+                 or remove sign_certificate from dbx in the firmware's set-up"
+            }
+            Self::Unknown | Self::On(_) if loader == HttpLoader::ShimUki => {
+                "shim refuses the image (Security Violation at the machine's console) unless MokList or db has the \
+                 certificate that signs it, if its SBAT level revokes the image's stub, and if MokPolicy requires NX and the \
+                 stub is not for it; or the kernel did not start, or has no driver for this network card"
+            }
             Self::Unknown => {
                 "Secure Boot refused the image, or the kernel did not start, or has no driver for this network card: \
                  look at the machine's console"
@@ -68,7 +85,7 @@ impl ShownSecureBoot {
                 "Secure Boot refused the image, unless db has the certificate that signs it: look at the machine's \
                  console; or the kernel did not start, or has no driver for this network card"
             }
-            Self::On(Some(trust)) if trust.sign_certificate => {
+            Self::On(Some(trust)) if trust.allowed.sign_certificate => {
                 "db has the certificate that signs images, so the kernel did not start, or has no driver for this \
                  network card, or dbx forbids the image: look at the machine's console"
             }

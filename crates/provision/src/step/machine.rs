@@ -25,7 +25,7 @@ impl Transition<'_> {
     fn note_boot_mode(&mut self, modes: ShownBootMode) {
         self.node.boot_mode = modes.boot_mode;
         self.node.secure_boot = modes.secure_boot;
-        // Most readings leave `db` out.
+        // Most readings leave the databases out.
         if modes.trust.is_some() || modes.secure_boot != Some(true) {
             self.node.secure_boot_trust = modes.trust;
         }

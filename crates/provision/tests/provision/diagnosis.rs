@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use hardware::architecture::{ARM64_HTTP, CpuArch, X64_HTTP};
 use hardware::{
-    BmcObservation, ClientArchitecture, ClientKind, HttpMethod, Mac, RedfishPurpose,
+    BmcObservation, ClientArchitecture, ClientKind, HeldSigners, HttpMethod, Mac, RedfishPurpose,
     SecureBootTrust,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -302,14 +302,20 @@ fn secure_boot_as_the_bmc_shows_it_decides_what_is_said_of_an_image_that_does_no
             .then(5, fetched(Artifact::BootLoader))
             .says_after(300, Verdict::Stuck, "the agent never called")
     };
-    let foreign = SecureBootTrust { microsoft_2011: true, ..SecureBootTrust::default() };
+    let microsoft = HeldSigners { microsoft_2011: true, ..HeldSigners::default() };
+    let own = HeldSigners { sign_certificate: true, ..HeldSigners::default() };
+    let foreign = SecureBootTrust { allowed: microsoft, forbidden: None };
 
     let lacking = silent(Some(foreign));
     let ending = "; the BMC shows Secure Boot on, and its db holds Microsoft's CA of 2011";
     assert!(lacking.text.ends_with(ending), "{}", lacking.text);
     assert!(lacking.hint.unwrap().contains("redfish_secure_boot_certificate = enrol"));
-    let trusted = silent(Some(SecureBootTrust { sign_certificate: true, ..foreign }));
+    let trusted = silent(Some(SecureBootTrust { allowed: own, forbidden: None }));
     assert!(trusted.hint.unwrap().starts_with("db has the certificate that signs images"));
+    let forbidden = silent(Some(SecureBootTrust { allowed: own, forbidden: Some(own) }));
+    let ending = ", and dbx forbids the certificate that signs this service's images";
+    assert!(forbidden.text.ends_with(ending), "{}", forbidden.text);
+    assert!(forbidden.hint.unwrap().starts_with("Secure Boot refuses what dbx forbids"));
     let unknown = silent(None);
     assert!(unknown.text.ends_with("; the BMC shows Secure Boot on"), "{}", unknown.text);
     assert!(unknown.hint.unwrap().starts_with("Secure Boot refused the image, unless"));
@@ -324,6 +330,32 @@ fn secure_boot_as_the_bmc_shows_it_decides_what_is_said_of_an_image_that_does_no
     let later = trace.last() + SignedDuration::from_mins(10);
     let said = diagnose(method, &trace.events, off, later).unwrap();
     assert!(!said.hint.unwrap().contains("Secure Boot"));
+}
+
+#[test]
+fn a_shim_whose_signer_is_in_dbx_is_named_unless_it_has_started() {
+    let old = HeldSigners { microsoft_2011: true, ..HeldSigners::default() };
+    let trust = SecureBootTrust { allowed: old, forbidden: Some(old) };
+    let shim = || {
+        Trace::of(BootInterface::Http)
+            .loader(HttpLoader::ShimUki)
+            .then(1, shows(BmcObservation::SecureBootOn { trust: Some(trust), reason: None }))
+            .then(1, redfish(RedfishPurpose::PowerOn, "POST", Some(204), None))
+            .address()
+            .then(5, fetched(Artifact::BootLoader))
+    };
+    let looked = || shim().then(1, refused(None, "revocations_sku.efi", 404, "no such file"));
+    let uki = looked().then(1, fetched(Artifact::ShimSecondStage));
+
+    for (trace, path, hint) in [
+        (shim(), "bootx64.efi was fetched", "refuses a shim if dbx has the certificate"),
+        (looked(), "bootx64.efi was fetched", "shim started, and fetched nothing more"),
+        (uki, "the agent never called", "unless MokList or db has the certificate"),
+    ] {
+        let said = trace.says_after(300, Verdict::Stuck, path);
+        assert!(said.text.contains("and dbx forbids Microsoft's CA of 2011"), "{}", said.text);
+        assert!(said.hint.as_ref().is_some_and(|said| said.contains(hint)), "{said:?}");
+    }
 }
 
 #[test]
@@ -346,6 +378,8 @@ fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
     };
     let looked = || shim().then(1, refused(None, "revocations_sku.efi", 404, "no such file"));
     let grub = || looked().then(1, fetched(Artifact::ShimSecondStage));
+    let again = || grub().then(1, fetched(Artifact::BootLoader));
+    let returned = again().then(1, fetched(Artifact::ShimSecondStage));
     let way_back = || grub().then(1, http("GET", None, "grub/grub.cfg", 200, 90, 90));
     let kernel =
         || way_back().then(1, fetched(Artifact::GrubConfig)).then(1, fetched(Artifact::Kernel));
@@ -353,6 +387,7 @@ fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
         (shim(), "bootx64.efi", "did not start shim"),
         (looked(), "bootx64.efi", "shim started, and fetched nothing more"),
         (grub(), "grubx64.efi", "shim refuses GRUB if"),
+        (returned, "grubx64.efi", "MokPolicy requires NX"),
         (way_back(), "grub/grub.cfg", "it must be 2.12 or newer"),
         (kernel(), "kernel", "only a kernel that shim accepts"),
     ] {

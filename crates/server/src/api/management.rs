@@ -175,7 +175,7 @@ impl ApiContext {
     }
 
     /// Asks the BMC of a node, whose system was just looked at, while the client waits.
-    async fn ask_bmc<T, E>(
+    pub(super) async fn ask_bmc<T, E>(
         &self,
         node: &Node,
         ask: impl AsyncFnOnce(&BmcMachine<'_, '_>, &SystemView) -> Result<T, E>,

@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 
 use super::context::ApiContext;
 use super::extract::{JsonBody, PathParams};
-use crate::bmcs::{self, BootAdvice};
+use crate::bmcs::{self, BmcError, BootAdvice};
 use crate::error::ApiError;
 
 pub(super) async fn show(
@@ -74,8 +74,27 @@ impl ApiContext {
 
     /// Checks that this host can boot a node.
     async fn has_means(&self, node: &Node) -> Result<(), String> {
+        match self.check_means(node.clone()).await {
+            // An operator may have changed the databases of Secure Boot because of this refusal.
+            Err(_) if node.secure_boot_trust.is_some() => {
+                self.check_means(self.with_trust_of_now(node).await).await
+            }
+            checked => checked,
+        }
+    }
+
+    /// The node with what its firmware's databases of Secure Boot hold now, if its BMC shows it.
+    async fn with_trust_of_now(&self, node: &Node) -> Node {
+        let signer = self.settings.certificates.signer.as_ref();
+        let read = self.ask_bmc(node, async |machine, view| {
+            Ok::<_, BmcError>(machine.secure_boot_trust(view, signer).await)
+        });
+        let trust = read.await.ok().flatten().or(node.secure_boot_trust);
+        Node { secure_boot_trust: trust, ..node.clone() }
+    }
+
+    async fn check_means(&self, node: Node) -> Result<(), String> {
         let Some(means) = self.settings.means.clone() else { return Ok(()) };
-        let node = node.clone();
         let checked = spawn_blocking(move || means.check(&node)).await;
         checked.unwrap_or(Ok(())).map_err(|lacks| format!("{lacks:#}"))
     }

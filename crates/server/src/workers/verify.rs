@@ -30,7 +30,7 @@ enum SeenParts {
     Power,
     /// The boot mode as well, which takes further requests.
     Modes,
-    /// What `db` of Secure Boot holds as well.
+    /// What the databases of Secure Boot hold as well.
     All,
 }
 

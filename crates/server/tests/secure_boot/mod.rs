@@ -1,5 +1,6 @@
 //! Boots of machines whose BMC shows Secure Boot on.
 
+use std::fs;
 use std::process::Command;
 
 use redfish::emulator::{EmulatedFault, FaultRule};
@@ -11,6 +12,9 @@ use super::{World, boot_set};
 
 const ENROLLED: [&str; 3] =
     ["POST a certificate in db", "PATCH Once UEFI UefiHttp with a URL", "POST On"];
+
+/// The settings for a DHCP server that others configure.
+const OTHERS_DHCP: &str = "[dhcp]\nprovider = 'none'\n";
 
 /// The BMC shows Secure Boot on.
 fn on() -> FaultRule {
@@ -107,13 +111,58 @@ async fn a_db_without_the_certificate_is_named_and_left_alone_unless_the_node_sa
     assert!(!validation["reason"].as_str().unwrap().contains("db lacks"), "{validation}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn boots_that_firmware_with_secure_boot_refuses_for_certain_are_refused_in_words() {
-    let world = World::with(83, vec![on()], "[dhcp]\nprovider = 'none'\n").await;
+/// `dbx` has the certificate that signs images.
+fn forbidden_in(dir: &TempDir) -> FaultRule {
+    let pem = fs::read_to_string(dir.path().join("uki.pem")).unwrap();
+    let path = "/redfish/v1/Systems/1/SecureBoot/SecureBootDatabases/dbx/Certificates".to_owned();
+    let member = json!({ "@odata.id": format!("{path}/1"), "CertificateString": pem });
+    let shown = EmulatedFault::Merge(json!({ "Members": [member] }));
+    FaultRule { path, ..FaultRule::always(shown) }
+}
+
+/// A node that boots by `http`, which others' DHCP tells the firmware.
+async fn boots_by_http(world: &World) {
     boot_set::write_boot_set(&world.dir.path().join("state/ramdisk"));
     let node = world.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
     let port = json!({ "node_uuid": node["uuid"], "address": "52:54:00:00:00:09" });
     world.api(Method::POST, "/v1/ports", port).await;
+    world.boots_by("http").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_boot_that_dbx_forbids_is_refused_until_dbx_no_longer_does() {
+    let dir = signing();
+    // Read by `manage` and by the first check.
+    let dbx = FaultRule { times: Some(2), ..forbidden_in(&dir) };
+    let world = World::in_dir(dir, 85, vec![on(), dbx], OTHERS_DHCP).await;
+    boots_by_http(&world).await;
+
+    let refused = boot_validation(&world).await;
+    let later = boot_validation(&world).await;
+
+    assert_eq!(refused["result"], false, "{refused}");
+    let words = "Secure Boot is on, and dbx forbids the certificate that signs images";
+    assert!(refused["reason"].as_str().unwrap().contains(words), "{refused}");
+    assert_eq!(later["result"], true, "{later}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_in_dbx_is_named_even_if_the_boot_enrols_it_in_db() {
+    let dir = signing();
+    let dbx = forbidden_in(&dir);
+    let world = World::in_dir(dir, 84, vec![on(), dbx], "").await;
+    set(&world, "enrol").await;
+
+    let validation = boot_validation(&world).await;
+
+    let reason = validation["reason"].as_str().unwrap();
+    assert!(reason.contains("its dbx forbids the certificate that signs images"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn boots_that_firmware_with_secure_boot_refuses_for_certain_are_refused_in_words() {
+    let world = World::with(83, vec![on()], OTHERS_DHCP).await;
+    boots_by_http(&world).await;
 
     for (interface, words) in [
         ("http", "Secure Boot is on, and images are not signed"),
