@@ -112,7 +112,7 @@ async fn an_image_is_inserted_for_a_boot_from_virtual_media_and_ejected_afterwar
     let trace = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await.to_string();
     assert!(trace.contains("the image is read by the BMC, and the lookup came from"), "{trace}");
 
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+    world.begin("abort").await;
     world.node_in("clean failed").await;
     world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
     let changes = world.bmc.changes();
@@ -168,7 +168,7 @@ async fn what_a_boot_changed_is_undone_though_its_trace_is_gone() {
     let database = world.database().await;
     sqlx::query("DELETE FROM boot_events").execute(&database).await.unwrap();
 
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+    world.begin("abort").await;
 
     world.node_in("clean failed").await;
     world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
@@ -186,10 +186,7 @@ async fn virtual_media_is_the_fallback_of_a_bmc_that_takes_no_url_if_its_node_al
     let validate =
         async || world.api(Method::GET, "/v1/nodes/n1/validate", Value::Null).await["boot"].clone();
     assert_eq!(validate().await["result"], false);
-    let fallback = json!([{
-        "op": "add", "path": "/driver_info/redfish_boot_fallback", "value": "virtual-media",
-    }]);
-    world.api(Method::PATCH, "/v1/nodes/n1", fallback).await;
+    world.set_driver_info("redfish_boot_fallback", "virtual-media").await;
     let way = validate().await["reason"].to_string();
     assert!(way.contains("the virtual CD drive is used"), "{way}");
 
@@ -239,10 +236,7 @@ async fn nobody_gets_the_token_of_an_own_image_before_the_machine_is_on() {
     let machine = client_at([127, 88, 0, 3]);
     let node = world.api(Method::GET, "/v1/nodes/n1", Value::Null).await;
     let uuid = node["uuid"].as_str().unwrap();
-    let networks = json!([{
-        "op": "add", "path": "/driver_info/agent_networks", "value": ["127.88.0.0/16"],
-    }]);
-    world.api(Method::PATCH, "/v1/nodes/n1", networks).await;
+    world.set_driver_info("agent_networks", json!(["127.88.0.0/16"])).await;
     let held = world.bmc.hold("POST On");
     world.clean().await;
     held.reached().await;
@@ -438,7 +432,7 @@ async fn an_abort_ends_a_clean_that_waits_for_an_image_server_and_frees_the_node
     let (mut connection, _) = silent.accept().await.unwrap();
     world.until(|node| !node["reservation"].is_null()).await;
 
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+    world.begin("abort").await;
 
     let node = world.node_in("clean failed").await;
     assert!(node["last_error"].as_str().unwrap().contains("aborted"), "{node:#}");
@@ -496,7 +490,7 @@ async fn an_abort_ends_a_clean_that_waits_for_its_bmc() {
     world.clean().await;
     held.reached().await;
 
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "abort" })).await;
+    world.begin("abort").await;
 
     let node = world.node_in("clean failed").await;
     assert_eq!(node["reservation"], Value::Null);
@@ -664,11 +658,11 @@ async fn firmware_whose_http_boot_is_off_boots_the_ramdisk_after_the_step_that_e
     world.clean().await;
     world.node_in("clean wait").await;
     assert!(world.bmc.booted_from().is_none(), "its firmware does not boot over HTTP");
-    world.api(Method::PUT, PROVISION, json!({ "target": "abort" })).await;
+    world.begin("abort").await;
     world
         .until(|node| node["provision_state"] == "clean failed" && node["reservation"].is_null())
         .await;
-    world.api(Method::PUT, PROVISION, json!({ "target": "manage" })).await;
+    world.begin("manage").await;
     world.node_in("manageable").await;
 
     let erase = json!({ "interface": "deploy", "step": "erase_devices_metadata" });
@@ -713,9 +707,9 @@ async fn a_bios_without_attributes_fails_the_step_that_was_asked_for_and_not_an_
          read it)"
     );
     world.until(|node| node["reservation"].is_null()).await;
-    world.api(Method::PUT, PROVISION, json!({ "target": "manage" })).await;
+    world.begin("manage").await;
     world.node_in("manageable").await;
-    world.api(Method::PUT, PROVISION, json!({ "target": "provide" })).await;
+    world.begin("provide").await;
     world.node_in("clean wait").await;
     assert!(world.bmc.booted_from().is_some());
 }
@@ -1069,7 +1063,33 @@ impl World {
             },
         });
         self.api(Method::POST, "/v1/nodes", node).await;
-        self.api(Method::PUT, "/v1/nodes/n1/states/provision", json!({ "target": "manage" })).await;
+        self.begin("manage").await;
+        self.node_in("manageable").await;
+    }
+
+    /// Begins a verb.
+    async fn begin(&self, verb: &str) {
+        self.api(Method::PUT, PROVISION, json!({ "target": verb })).await;
+    }
+
+    async fn set_driver_info(&self, key: &str, value: impl Into<Value>) {
+        let path = format!("/driver_info/{key}");
+        let patch = json!([{ "op": "add", "path": path, "value": value.into() }]);
+        self.api(Method::PATCH, "/v1/nodes/n1", patch).await;
+    }
+
+    async fn clean_until_wait(&self) {
+        self.clean().await;
+        self.node_in("clean wait").await;
+    }
+
+    /// Aborts a clean, until the node is manageable and its machine off.
+    async fn abort_clean(&self) {
+        self.begin("abort").await;
+        self.node_in("clean failed").await;
+        self.until(|node| node["power_state"] == "power off" && node["reservation"].is_null())
+            .await;
+        self.begin("manage").await;
         self.node_in("manageable").await;
     }
 
@@ -1089,8 +1109,7 @@ impl World {
 
     /// Begins the deployment of an instance that boots the node's own image.
     async fn deploy(&self) {
-        let provide = json!({ "target": "provide" });
-        self.api(Method::PUT, "/v1/nodes/n1/states/provision", provide).await;
+        self.begin("provide").await;
         self.node_in("available").await;
         let iso = json!({ "boot_iso": format!("file://{}/own.iso", self.images.display()) });
         let patch = json!([
@@ -1098,8 +1117,7 @@ impl World {
             { "op": "add", "path": "/instance_info", "value": iso },
         ]);
         self.api(Method::PATCH, "/v1/nodes/n1", patch).await;
-        let active = json!({ "target": "active" });
-        self.api(Method::PUT, "/v1/nodes/n1/states/provision", active).await;
+        self.begin("active").await;
     }
 
     /// The daemon's database, for changes that the API does not offer.

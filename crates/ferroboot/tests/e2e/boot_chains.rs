@@ -1,6 +1,7 @@
 //! Boot chains that begin with shim, on firmware with Secure Boot and Microsoft's keys.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,10 +14,11 @@ use ferroboot::lab::machine::LabMachine;
 use ferroboot::lab::{Lab, Plan};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
+use tempfile::NamedTempFile;
 use uuid::{Uuid, uuid};
 
 use crate::secure_boot::{keys, manageable, sign_with};
-use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, measured, with};
+use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, made_once, measured, with};
 
 /// `SHIM_LOCK_GUID`, the vendor of shim's variables.
 const SHIM_LOCK: Uuid = uuid!("605dab50-e046-4300-abb6-3dd810dd8b23");
@@ -173,11 +175,15 @@ pub(crate) fn with_variables(
     name: &str,
     change: impl FnOnce(&mut VariableStore) -> Result<()>,
 ) -> FirmwareConfig {
-    let variables = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("variables-{name}.fd"));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let variables = folder.join(format!("variables-{name}.fd"));
     let make = || {
         let mut store = VariableStore::parse(fs::read(&firmware.variables)?)?;
         change(&mut store)?;
-        fs::write(&variables, store.as_bytes()).context("the changed variables")
+        // Another test may read the file at this moment.
+        let mut file = NamedTempFile::new_in(folder)?;
+        file.write_all(store.as_bytes())?;
+        file.persist(&variables).context("the changed variables")
     };
     make().expect("a firmware's variables can be changed");
     FirmwareConfig { variables, ..firmware }
@@ -210,24 +216,28 @@ fn enrol_owner_key(store: &mut VariableStore, owner: &Path) -> Result<()> {
     set_of_shim(store, "MokList", &list)
 }
 
-/// The boot set of the plan with signed loaders. The test starts itself again, and finds it then.
+/// The boot set of the plan with signed loaders.
 fn boot_set(plan: &Plan, grub: &str) -> Result<PathBuf> {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("boot-set-{grub}"));
-    let _ = fs::create_dir_all(&folder);
-    let manifest = folder.join("manifest.json");
-    fs::copy(plan.ramdisk.join("manifest.json"), &manifest).context("run `make ramdisk`")?;
-    for file in ["kernel", "initramfs", "stub.efi", "snponly.efi", "grubx64.efi"] {
-        let (from, to) = (plan.ramdisk.join(file).canonicalize()?, folder.join(file));
-        let _ = fs::remove_file(&to);
-        symlink(&from, &to).with_context(|| format!("cannot link {}", to.display()))?;
-    }
-    let firmware = checkout().join("target/firmware");
-    let shim = firmware.join("shim-16.1/usr/lib/shim/shimx64.efi.signed");
-    let grub = firmware.join(grub).join("usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed");
-    let mut add = Command::new(&plan.ferroboot);
-    add.args(["image", "loaders", "--boot-set"]).arg(&folder);
-    add.arg("--shim").arg(shim).arg("--grub").arg(grub);
-    let added = add.output().context("ferroboot image loaders")?;
-    ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
-    Ok(folder)
+    let manifest = fs::read(plan.ramdisk.join("manifest.json")).context("run `make ramdisk`")?;
+    let digest = openssl::sha::sha256(&manifest);
+    let name = format!(
+        "boot-set-{grub}-{}",
+        u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+    );
+    made_once(&name, |folder| {
+        fs::write(folder.join("manifest.json"), manifest)?;
+        for file in ["kernel", "initramfs", "stub.efi", "snponly.efi", "grubx64.efi"] {
+            let (from, to) = (plan.ramdisk.join(file).canonicalize()?, folder.join(file));
+            symlink(&from, &to).with_context(|| format!("cannot link {}", to.display()))?;
+        }
+        let firmware = checkout().join("target/firmware");
+        let shim = firmware.join("shim-16.1/usr/lib/shim/shimx64.efi.signed");
+        let grub = firmware.join(grub).join("usr/lib/grub/x86_64-efi-signed/grubnetx64.efi.signed");
+        let mut add = Command::new(&plan.ferroboot);
+        add.args(["image", "loaders", "--boot-set"]).arg(folder);
+        add.arg("--shim").arg(shim).arg("--grub").arg(grub);
+        let added = add.output().context("ferroboot image loaders")?;
+        ensure!(added.status.success(), "{}", String::from_utf8_lossy(&added.stderr));
+        Ok(())
+    })
 }

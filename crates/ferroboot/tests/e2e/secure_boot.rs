@@ -12,7 +12,7 @@ use hardware::{BmcObservation, EnrolmentOutcome, HeldSigners, SecureBootTrust};
 use provision::BootEventKind;
 use serde_json::json;
 
-use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, measured, with};
+use crate::story::{Fetched as _, Verbs as _, checkout, in_a_lab, made_once, measured, with};
 
 #[test]
 fn firmware_with_secure_boot_starts_a_signed_uki_by_http_and_a_signed_iso_by_redfish_https() {
@@ -159,17 +159,14 @@ pub(crate) fn sign_with(keys: &Path) -> String {
     format!("sign_key = {key:?}\nsign_certificate = {certificate:?}\n")
 }
 
-/// A key and its certificate, made as the book says. The test starts itself again, and finds them then.
+/// A key and its certificate, made as the book says.
 pub(crate) fn keys(name: &str) -> Result<PathBuf> {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("secure-boot-{name}"));
-    if folder.join("uki.pem").exists() {
-        return Ok(folder);
-    }
-    fs::create_dir_all(&folder)?;
-    let command = "umask 077; openssl req -x509 -newkey rsa:2048 -nodes -sha256 -days 3650 -subj '/CN=Ferroboot UKI' \
-                   -keyout uki.key -out uki.pem";
-    let made = Command::new("sh").args(["-c", command]).current_dir(&folder).output();
-    let made = made.context("sh")?;
-    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    Ok(folder)
+    made_once(&format!("secure-boot-{name}"), |folder| {
+        let command = "umask 077; openssl req -x509 -newkey rsa:2048 -nodes -sha256 -days 3650 -subj '/CN=Ferroboot UKI' \
+                       -keyout uki.key -out uki.pem";
+        let made = Command::new("sh").args(["-c", command]).current_dir(folder).output();
+        let made = made.context("sh")?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        Ok(())
+    })
 }

@@ -33,6 +33,20 @@ pub(crate) fn with(machines: impl IntoIterator<Item = LabMachine>) -> Plan {
     Plan::of_checkout(&checkout(), ferroboot, machines.into_iter().collect())
 }
 
+/// A folder that `make` fills once: other tests, this one's process inside the lab, and later runs find it.
+pub(crate) fn made_once(name: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = all.join(name);
+    if !folder.exists() {
+        let fresh = tempfile::tempdir_in(all)?;
+        make(fresh.path())?;
+        // Another test may have been faster.
+        let renamed = fs::rename(fresh.path(), &folder);
+        ensure!(folder.exists(), "cannot make {}: {renamed:?}", folder.display());
+    }
+    Ok(folder)
+}
+
 /// The folder of the checkout.
 pub(crate) fn checkout() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

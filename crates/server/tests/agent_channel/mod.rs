@@ -9,7 +9,7 @@ use tokio::time::sleep;
 
 use super::bmc::NO_FAULTS;
 use super::daemons::database;
-use super::{PROVISION, World, client_at};
+use super::{World, client_at};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef";
 
@@ -194,7 +194,7 @@ async fn calls_go_to_the_first_agent_of_the_attempt_alone_and_only_while_it_last
     let long = agent.request(KEY).json(&long).send().await;
     assert!(long.is_err() || long.unwrap().status() == StatusCode::PAYLOAD_TOO_LARGE);
 
-    world.api(Method::PUT, PROVISION, json!({ "target": "abort" })).await;
+    world.begin("abort").await;
     world.node_in("clean failed").await;
     assert_eq!(status(KEY).await, StatusCode::NOT_FOUND, "the attempt is over");
 }

@@ -65,8 +65,7 @@ async fn each_daemon_serves_what_another_has_begun_until_it_is_over() {
     let (status, text) = first.looks_up(&machine, node["uuid"].as_str().unwrap()).await;
     assert_eq!(status, StatusCode::OK, "who fetched it from one is known to the other: {text}");
 
-    let abort = json!({ "target": "abort" });
-    first.api(Method::PUT, "/v1/nodes/n1/states/provision", abort).await;
+    first.begin("abort").await;
     let over = Instant::now();
     while status_at(&first, &url, second.address).await == StatusCode::OK {
         assert!(over.elapsed() < BEHIND, "the other daemon still serves the image");

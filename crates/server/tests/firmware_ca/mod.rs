@@ -16,29 +16,8 @@ async fn over_https(last: u8, faults: Vec<FaultRule>, settings: &str) -> World {
     let settings = format!("[tls]\nonly = false\n{settings}");
     let world = World::with(last, faults, &settings).await;
     let url = format!("https://{}:8443", world.address);
-    set(&world, "external_http_url", &url).await;
+    world.set_driver_info("external_http_url", url).await;
     world
-}
-
-async fn set(world: &World, key: &str, value: &str) {
-    let path = format!("/driver_info/{key}");
-    let patch = json!([{ "op": "add", "path": path, "value": value }]);
-    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
-}
-
-async fn clean_is_under_way(world: &World) {
-    world.clean().await;
-    world.node_in("clean wait").await;
-}
-
-async fn abort(world: &World) {
-    let abort = json!({ "target": "abort" });
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", abort).await;
-    world.node_in("clean failed").await;
-    world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
-    let manage = json!({ "target": "manage" });
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", manage).await;
-    world.node_in("manageable").await;
 }
 
 /// The texts of what became of the CA, in the trace.
@@ -67,17 +46,17 @@ fn refusal(path: &str, method: &str, status: u16) -> FaultRule {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ca_is_enrolled_before_a_boot_over_https_and_found_before_the_next() {
     let world = over_https(71, NO_FAULTS, "").await;
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     assert_eq!(world.bmc.changes(), WITH_CA);
     assert_eq!(world.bmc.looks_at_certificates(), 1);
     assert_eq!(outcomes(&world).await, [("enrolled".to_owned(), Value::Null)]);
-    abort(&world).await;
+    world.abort_clean().await;
     assert_eq!(world.bmc.looks_at_certificates(), 1);
     assert!(!reason(&world).await.contains("ferroboot ca"));
     assert_eq!(world.bmc.looks_at_certificates(), 3);
 
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     // The collection and its member.
     assert_eq!(world.bmc.looks_at_certificates(), 5);
@@ -97,7 +76,7 @@ async fn the_ca_is_enrolled_before_a_boot_by_dhcp() {
     let port = json!({ "node_uuid": node["uuid"], "address": "52:54:00:00:00:09" });
     world.api(Method::POST, "/v1/ports", port).await;
 
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     assert_eq!(world.bmc.changes(), ["POST a certificate", "PATCH Once UEFI UefiHttp", "POST On"]);
 }
@@ -105,13 +84,13 @@ async fn the_ca_is_enrolled_before_a_boot_by_dhcp() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_asked_of_certificates_for_plain_http_or_where_they_are_the_operators_matter() {
     let world = over_https(73, NO_FAULTS, "").await;
-    set(&world, "redfish_boot_ca", "leave").await;
-    clean_is_under_way(&world).await;
-    abort(&world).await;
-    set(&world, "redfish_boot_ca", "enrol").await;
-    set(&world, "external_http_url", &format!("http://{}:8080", world.address)).await;
+    world.set_driver_info("redfish_boot_ca", "leave").await;
+    world.clean_until_wait().await;
+    world.abort_clean().await;
+    world.set_driver_info("redfish_boot_ca", "enrol").await;
+    world.set_driver_info("external_http_url", format!("http://{}:8080", world.address)).await;
     reason(&world).await;
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     assert_eq!(world.bmc.looks_at_certificates(), 0);
     assert_eq!(world.bmc.certificates(), [""; 0]);
@@ -137,11 +116,11 @@ async fn a_daemon_that_dies_while_it_enrols_the_ca_enrols_it_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ca_is_removed_after_the_boot_if_the_node_says_so() {
     let world = over_https(75, NO_FAULTS, "").await;
-    set(&world, "redfish_boot_ca", "remove").await;
-    clean_is_under_way(&world).await;
+    world.set_driver_info("redfish_boot_ca", "remove").await;
+    world.clean_until_wait().await;
     assert_eq!(world.bmc.certificates().len(), 1);
 
-    abort(&world).await;
+    world.abort_clean().await;
 
     assert_eq!(world.bmc.certificates(), [""; 0]);
     let changes = world.bmc.changes();
@@ -153,8 +132,8 @@ async fn the_ca_is_removed_after_the_boot_if_the_node_says_so() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ca_is_removed_by_manage_if_the_node_says_so() {
     let world = over_https(76, NO_FAULTS, "").await;
-    clean_is_under_way(&world).await;
-    abort(&world).await;
+    world.clean_until_wait().await;
+    world.abort_clean().await;
     let url = world.bmc.url();
     let node = json!({
         "name": "n2", "driver": "redfish", "driver_info": {
@@ -178,7 +157,7 @@ async fn a_boot_goes_on_though_the_bmc_refuses_the_ca_and_says_so() {
     let refused = refusal("/redfish/v1/Systems/1/Boot/Certificates", "POST", 403);
     let world = over_https(77, vec![refused], "").await;
 
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     assert_eq!(world.bmc.changes(), WITH_CA);
     let outcomes = outcomes(&world).await;
@@ -200,12 +179,12 @@ async fn a_bmc_without_a_place_for_the_ca_is_named_before_the_boot() {
     let words = reason(&world).await;
     assert!(words.contains("shows no Boot.Certificates: the firmware must trust"), "{words}");
     assert!(words.contains("`ferroboot ca`"), "{words}");
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     assert_eq!(world.bmc.changes(), WITHOUT_CA);
     assert_eq!(outcomes(&world).await[0].0, "not_enrolled");
-    abort(&world).await;
-    set(&world, "redfish_boot_ca", "leave").await;
+    world.abort_clean().await;
+    world.set_driver_info("redfish_boot_ca", "leave").await;
     assert!(!reason(&world).await.contains("Boot.Certificates"));
 }
 
@@ -214,7 +193,7 @@ async fn a_bmc_that_fetches_the_image_itself_needs_no_ca_in_the_firmware() {
     let world = over_https(79, NO_FAULTS, "").await;
     world.boots_by("redfish-virtual-media").await;
 
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     assert_eq!(world.bmc.looks_at_certificates(), 0);
     assert_eq!(world.bmc.certificates(), [""; 0]);

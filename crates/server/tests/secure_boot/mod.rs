@@ -32,27 +32,6 @@ fn signing() -> TempDir {
     dir
 }
 
-async fn set(world: &World, value: &str) {
-    let path = "/driver_info/redfish_secure_boot_certificate";
-    let patch = json!([{ "op": "add", "path": path, "value": value }]);
-    world.api(Method::PATCH, "/v1/nodes/n1", patch).await;
-}
-
-async fn clean_is_under_way(world: &World) {
-    world.clean().await;
-    world.node_in("clean wait").await;
-}
-
-async fn abort(world: &World) {
-    let abort = json!({ "target": "abort" });
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", abort).await;
-    world.node_in("clean failed").await;
-    world.until(|node| node["power_state"] == "power off" && node["reservation"].is_null()).await;
-    let manage = json!({ "target": "manage" });
-    world.api(Method::PUT, "/v1/nodes/n1/states/provision", manage).await;
-    world.node_in("manageable").await;
-}
-
 /// What the BMC showed of Secure Boot, in the trace.
 async fn shown(world: &World) -> Vec<Value> {
     let trace = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
@@ -77,16 +56,16 @@ async fn boot_validation(world: &World) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_certificate_is_enrolled_in_db_found_before_the_next_boot_and_removed() {
     let world = World::in_dir(signing(), 81, vec![on()], "").await;
-    set(&world, "enrol").await;
-    clean_is_under_way(&world).await;
+    world.set_driver_info("redfish_secure_boot_certificate", "enrol").await;
+    world.clean_until_wait().await;
     assert_eq!(world.bmc.changes(), ENROLLED);
     assert_eq!(shown(&world).await, [json!("enrolled"), json!(true)]);
-    abort(&world).await;
+    world.abort_clean().await;
 
-    set(&world, "remove").await;
-    clean_is_under_way(&world).await;
+    world.set_driver_info("redfish_secure_boot_certificate", "remove").await;
+    world.clean_until_wait().await;
     assert_eq!(shown(&world).await, [json!("found"), json!(true)]);
-    abort(&world).await;
+    world.abort_clean().await;
 
     let changes = world.bmc.changes();
     let count = |words: &str| changes.iter().filter(|change| *change == words).count();
@@ -101,12 +80,12 @@ async fn a_db_without_the_certificate_is_named_and_left_alone_unless_the_node_sa
     let reason = validation["reason"].as_str().unwrap();
     assert_eq!(validation["result"], true, "{reason}");
     assert!(reason.contains("its db lacks the certificate that signs images"), "{reason}");
-    clean_is_under_way(&world).await;
+    world.clean_until_wait().await;
 
     assert_eq!(world.bmc.changes(), ENROLLED[1..]);
     assert_eq!(shown(&world).await, [json!(false)]);
-    abort(&world).await;
-    set(&world, "enrol").await;
+    world.abort_clean().await;
+    world.set_driver_info("redfish_secure_boot_certificate", "enrol").await;
     let validation = boot_validation(&world).await;
     assert!(!validation["reason"].as_str().unwrap().contains("db lacks"), "{validation}");
 }
@@ -151,7 +130,7 @@ async fn a_certificate_in_dbx_is_named_even_if_the_boot_enrols_it_in_db() {
     let dir = signing();
     let dbx = forbidden_in(&dir);
     let world = World::in_dir(dir, 84, vec![on(), dbx], "").await;
-    set(&world, "enrol").await;
+    world.set_driver_info("redfish_secure_boot_certificate", "enrol").await;
 
     let validation = boot_validation(&world).await;
 
