@@ -13,8 +13,8 @@ use transport::http_server::PacedStream;
 
 /// Longest content of a record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
-/// Number of bytes that are sent together: four records with what encryption adds.
-const BATCH: usize = 4 * (RECORD + 256);
+/// Number of bytes that are sent together at most: four records with what encryption adds.
+const MOST_BATCH: usize = 4 * (RECORD + 256);
 
 /// The server's side of an encrypted connection.
 #[derive(Debug)]
@@ -105,6 +105,11 @@ struct RecordBatch {
 }
 
 impl RecordBatch {
+    /// The number of bytes to send together now: in a storm, more would only wait in memory.
+    fn most(&self) -> usize {
+        self.stream.share().map_or(MOST_BATCH, |share| share.min(MOST_BATCH))
+    }
+
     /// Sends all records. The memory is given back: most connections are idle.
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.unsent.len() {
@@ -133,12 +138,13 @@ impl AsyncWrite for RecordBatch {
         cx: &mut Context<'_>,
         record: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.unsent.len() + record.len() > BATCH {
+        let most = self.most();
+        if self.unsent.len() + record.len() > most {
             ready!(self.poll_send(cx))?;
         }
         if self.unsent.is_empty() {
             // A long record seldom comes alone.
-            let room = if record.len() < RECORD { record.len() } else { BATCH };
+            let room = if record.len() < RECORD { record.len() } else { most.max(record.len()) };
             self.unsent.reserve_exact(room);
         }
         self.unsent.extend_from_slice(record);

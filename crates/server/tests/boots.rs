@@ -220,13 +220,19 @@ async fn an_instance_from_virtual_media_is_active_when_its_machine_has_read_it_a
 
     world.node_in("active").await;
     let image = "an image of the operator's";
+    // The boot override is undone meanwhile, which is an event too.
+    let fetches = |trace: &Value| {
+        let events = trace["events"].as_array().unwrap().iter();
+        events.filter(|event| event["kind"] == "http").cloned().collect::<Vec<_>>()
+    };
     let begun = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
     for _ in 0..3 {
         let live = world.http.get(&url).send().await.unwrap();
         assert_eq!(live.bytes().await.unwrap(), image, "the root of a live system is on the CD");
     }
     let later = world.api(Method::GET, "/v1/nodes/n1/boot-trace", Value::Null).await;
-    assert_eq!(later["events"], begun["events"]);
+    assert!(!fetches(&begun).is_empty());
+    assert_eq!(fetches(&later), fetches(&begun));
     assert_eq!(later["attempt"]["id"], begun["attempt"]["id"]);
 }
 

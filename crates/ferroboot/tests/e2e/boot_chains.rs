@@ -48,6 +48,13 @@ fn debians_shim_and_grub_2_14_boot_over_http_with_secure_boot() {
 
 #[test]
 #[ignore = "one of the full matrix: make test-lab"]
+fn debians_shim_and_grub_2_14_boot_over_https_with_secure_boot() {
+    let plan = plan("grub-2.14", &format!("http_loader = \"shim-grub\"\n{HTTPS}"));
+    in_a_lab(plan, |lab| is_cleaned_by(lab, "http", &BY_GRUB));
+}
+
+#[test]
+#[ignore = "one of the full matrix: make test-lab"]
 fn debians_shim_and_grub_2_12_boot_from_an_iso_with_secure_boot() {
     let plan = plan("grub-2.12", "http_loader = \"shim-grub\"\n");
     in_a_lab(plan, |lab| is_cleaned_by(lab, "redfish-https", &["boot.iso"]));

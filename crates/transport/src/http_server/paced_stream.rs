@@ -50,6 +50,12 @@ impl PacedStream {
         self.stream.readable().await
     }
 
+    /// The bytes that the answer may have on its way now; `None` if it is not limited.
+    #[must_use]
+    pub fn share(&self) -> Option<usize> {
+        self.pacing.share()
+    }
+
     /// The number of bytes to send now at most.
     fn most(&mut self) -> usize {
         let share = self.pacing.share();
