@@ -13,12 +13,20 @@ use transport::http_server::PacedStream;
 
 /// Longest content of a record (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
+/// What encryption adds to a record: its header, and at most an initialisation vector, a tag of SHA-384 and padding.
+const OVERHEAD: usize = 5 + 16 + 48 + 16;
+/// Least content of a record, if its peer has that much to take.
+const LEAST_RECORD: usize = 1024;
 /// Number of bytes that are sent together at most: four records with what encryption adds.
 const MOST_BATCH: usize = 4 * (RECORD + 256);
 
 /// The server's side of an encrypted connection.
 #[derive(Debug)]
-pub(crate) struct FirmwareStream(SslStream<RecordBatch>);
+pub(crate) struct FirmwareStream {
+    ssl: SslStream<RecordBatch>,
+    /// The content of a record that is not written yet: OpenSSL wants no less of it at the next attempt.
+    pending: Option<usize>,
+}
 
 impl FirmwareStream {
     /// A connection before its handshake.
@@ -27,12 +35,19 @@ impl FirmwareStream {
     /// OpenSSL's.
     pub(crate) fn new(ssl: Ssl, stream: PacedStream) -> Result<Self, ErrorStack> {
         let batch = RecordBatch { stream, unsent: Vec::new(), sent: 0 };
-        Ok(Self(SslStream::new(ssl, batch)?))
+        Ok(Self { ssl: SslStream::new(ssl, batch)?, pending: None })
+    }
+
+    /// The content of a record now: in a storm so much that one write of the connection takes it, and that its peer can decrypt
+    /// what has come.
+    fn record(&self) -> usize {
+        let write = self.ssl.get_ref().stream.longest_write();
+        self.pending.unwrap_or_else(|| write.saturating_sub(OVERHEAD).clamp(LEAST_RECORD, RECORD))
     }
 
     /// What the handshake agreed on.
     pub(crate) fn ssl(&self) -> &SslRef {
-        self.0.ssl()
+        self.ssl.ssl()
     }
 
     /// Makes the handshake.
@@ -40,7 +55,7 @@ impl FirmwareStream {
     /// # Errors
     /// OpenSSL's.
     pub(crate) async fn accept(&mut self) -> Result<(), ssl::Error> {
-        Pin::new(&mut self.0).accept().await
+        Pin::new(&mut self.ssl).accept().await
     }
 }
 
@@ -50,7 +65,7 @@ impl AsyncRead for FirmwareStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
+        Pin::new(&mut self.ssl).poll_read(cx, buffer)
     }
 }
 
@@ -60,7 +75,11 @@ impl AsyncWrite for FirmwareStream {
         cx: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buffer)
+        let record = self.record();
+        let buffer = &buffer[..record.min(buffer.len())];
+        let written = Pin::new(&mut self.ssl).poll_write(cx, buffer);
+        self.pending = written.is_pending().then_some(record);
+        written
     }
 
     /// The head of an answer and the start of its body are one record.
@@ -71,12 +90,13 @@ impl AsyncWrite for FirmwareStream {
     ) -> Poll<io::Result<usize>> {
         let mut filled = buffers.iter().filter(|buffer| !buffer.is_empty());
         let Some(first) = filled.next() else { return Poll::Ready(Ok(0)) };
-        if first.len() >= RECORD {
+        let most = self.record();
+        if first.len() >= most {
             return self.poll_write(cx, first);
         }
         let mut record = first.to_vec();
         for buffer in filled {
-            let room = RECORD - record.len();
+            let room = most - record.len();
             record.extend_from_slice(&buffer[..buffer.len().min(room)]);
         }
         self.as_mut().poll_write(cx, &record)
@@ -87,11 +107,11 @@ impl AsyncWrite for FirmwareStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.0.get_mut().poll_send(cx)
+        self.ssl.get_mut().poll_send(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
+        Pin::new(&mut self.ssl).poll_shutdown(cx)
     }
 }
 
@@ -107,7 +127,7 @@ struct RecordBatch {
 impl RecordBatch {
     /// The number of bytes to send together now: in a storm, more would only wait in memory.
     fn most(&self) -> usize {
-        self.stream.share().map_or(MOST_BATCH, |share| share.min(MOST_BATCH))
+        self.stream.longest_write().saturating_mul(2).min(MOST_BATCH)
     }
 
     /// Sends all records. The memory is given back: most connections are idle.
@@ -144,7 +164,7 @@ impl AsyncWrite for RecordBatch {
         }
         if self.unsent.is_empty() {
             // A long record seldom comes alone.
-            let room = if record.len() < RECORD { record.len() } else { most.max(record.len()) };
+            let room = if record.len() < most / 4 { record.len() } else { most.max(record.len()) };
             self.unsent.reserve_exact(room);
         }
         self.unsent.extend_from_slice(record);

@@ -50,7 +50,10 @@ impl Target {
         if let Some(bytes) = self.receive_buffer {
             socket.set_recv_buffer_size(bytes)?;
         }
-        socket.bind((from, 0).into())?;
+        // Without it the kernel chooses a port that is free for this target, even after many thousand connections.
+        if from != Ipv4Addr::LOCALHOST {
+            socket.bind((from, 0).into())?;
+        }
         let stream = socket.connect(self.address).await?;
         stream.set_nodelay(true)?;
         Ok(stream)

@@ -93,6 +93,8 @@ fn booting_nodes(folder: &Path) -> Result<Vec<Node>> {
         let path = file?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let mut node = booting(&name, BootInterface::RedfishHttps);
+        // Links to one image are one image.
+        let path = fs::canonicalize(&path)?;
         node.driver_info.insert("deploy_iso".into(), format!("file://{}", path.display()).into());
         nodes.push(node);
     }

@@ -50,10 +50,11 @@ impl PacedStream {
         self.stream.readable().await
     }
 
-    /// The bytes that the answer may have on its way now; `None` if it is not limited.
+    /// The number of bytes that one write takes now at most: half of the answer's share, since the kernel takes a whole write
+    /// if there is any room.
     #[must_use]
-    pub fn share(&self) -> Option<usize> {
-        self.pacing.share()
+    pub fn longest_write(&self) -> usize {
+        self.pacing.share().map_or(usize::MAX, |share| share / 2)
     }
 
     /// The number of bytes to send now at most.
@@ -66,8 +67,7 @@ impl PacedStream {
             let _ = setsockopt(&self.stream, SndBuf, &buffer);
             self.share = share;
         }
-        // The kernel takes a whole write if there is any room.
-        share.map_or(usize::MAX, |share| share / 2)
+        self.longest_write()
     }
 }
 
