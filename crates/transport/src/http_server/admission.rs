@@ -20,12 +20,15 @@ use uuid::Uuid;
 /// not evict each other.
 const GRACE: Duration = Duration::from_millis(250);
 
+/// The same where another connection of the same peer waits. Behind NAT that is another machine: its first segment may be lost,
+/// and comes again after TCP's time-out of 1 s (RFC 6298 §2), or the processor may be busy with its neighbours.
+const GRACE_OF_PEER: Duration = Duration::from_millis(1500);
+
 /// The same for a TLS handshake that the client has begun. In a storm of one site, hundreds of handshakes wait for the
 /// processor, some milliseconds each; firmware that loses one gives up the boot.
 const HANDSHAKE_GRACE: Duration = Duration::from_millis(1500);
 
-/// The same where another connection of the same peer waits. Behind NAT that is another machine, and on a path with delay
-/// and loss each flight of a handshake may be late by several retransmissions.
+/// The same where another connection of the same peer waits: on a path with delay and loss, each flight of a handshake may be late by several retransmissions.
 const HANDSHAKE_GRACE_OF_PEER: Duration = Duration::from_secs(3);
 
 /// Limits of a port: number of connections, and their durations.
@@ -99,6 +102,7 @@ impl Phase {
     /// it never can.
     fn grace(self, of_its_peer: bool) -> Option<Duration> {
         match self {
+            Self::Idle if of_its_peer => Some(GRACE_OF_PEER),
             Self::Idle | Self::Head | Self::Body => Some(GRACE),
             Self::Handshake if of_its_peer => Some(HANDSHAKE_GRACE_OF_PEER),
             Self::Handshake => Some(HANDSHAKE_GRACE),
@@ -459,7 +463,7 @@ mod tests {
         let (second, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
         let (machine, _) = admitted(port.admit(ip(MACHINE), Acquaintance::Stranger, now));
 
-        now += GRACE;
+        now += GRACE_OF_PEER;
         let (third, evicted) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
 
         assert_eq!(evicted, Some(first));
@@ -479,7 +483,7 @@ mod tests {
             AdmissionVerdict::PeerFull
         );
         assert!(matches!(
-            port.admit(ip(MACHINE), Acquaintance::Stranger, now + GRACE),
+            port.admit(ip(MACHINE), Acquaintance::Stranger, now + GRACE_OF_PEER),
             AdmissionVerdict::Admitted { .. }
         ));
     }
@@ -584,7 +588,7 @@ mod tests {
         let (first, _) = admitted(port.admit(ip("2001:db8::66"), Acquaintance::Stranger, now));
         admitted(port.admit(ip("2001:db8::66"), Acquaintance::Stranger, now));
 
-        now += GRACE;
+        now += GRACE_OF_PEER;
         let (_, evicted) = admitted(port.admit(ip("2001:db8::77"), Acquaintance::Stranger, now));
 
         assert_eq!(evicted, Some(first));
@@ -615,7 +619,7 @@ mod tests {
         let (mut port, mut now) = (port(100, 2), Instant::now());
         let node = Uuid::from_u128(1);
         let ids = [1, 2, 3].map(|last: u8| {
-            now += GRACE;
+            now += GRACE_OF_PEER;
             let (id, _) =
                 admitted(port.admit([192, 0, 2, last].into(), Acquaintance::Stranger, now));
             (id, port.count_for_node(id, node, now))
@@ -689,14 +693,16 @@ mod tests {
     }
 
     #[test]
-    fn a_handshake_that_its_client_leaves_lying_gives_way_to_others_of_its_own_site_last() {
-        for (newcomer, full, grace) in [
-            (MACHINE, AdmissionVerdict::PortFull, HANDSHAKE_GRACE),
-            (STRANGER, AdmissionVerdict::PeerFull, HANDSHAKE_GRACE_OF_PEER),
+    fn a_connection_that_its_client_leaves_lying_gives_way_to_others_of_its_own_site_last() {
+        for (phase, newcomer, full, grace) in [
+            (Phase::Idle, MACHINE, AdmissionVerdict::PortFull, GRACE),
+            (Phase::Idle, STRANGER, AdmissionVerdict::PeerFull, GRACE_OF_PEER),
+            (Phase::Handshake, MACHINE, AdmissionVerdict::PortFull, HANDSHAKE_GRACE),
+            (Phase::Handshake, STRANGER, AdmissionVerdict::PeerFull, HANDSHAKE_GRACE_OF_PEER),
         ] {
             let (mut port, start) = (port(1, 1), Instant::now());
             let (stranger, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, start));
-            port.enter(stranger, Phase::Handshake, start);
+            port.enter(stranger, phase, start);
 
             let early = start + grace - Duration::from_millis(1);
             assert_eq!(port.admit(ip(newcomer), Acquaintance::Stranger, early), full);
