@@ -5,23 +5,28 @@
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::FileExt as _;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
+use certificates::{CertificateAuthority, CertificateSource, FirmwareCiphers, FirmwareTls};
 use futures::future::join_all;
 use netboot::urls::{UrlSettings, Urls};
 use nodes::{Backlog, NodeIndex, Recorder};
+use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 use provision::artifact::HttpLoader;
 use provision::node::Secret;
 use provision::test_nodes::booting_node;
 use provision::{BootEventKind, BootInterface, BootStage, Node};
 use store::{Clock, Store};
 use tempfile::TempDir;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Barrier;
+use tokio_openssl::SslStream;
 use transport::http_server::metrics::HttpMetrics;
-use transport::http_server::{ConnectionLimits, PortListener};
+use transport::http_server::{ConnectionLimits, ListenerTls, PortListener};
 use uuid::Uuid;
 
 const MACHINES: usize = 200;
@@ -32,7 +37,27 @@ const IMAGE_LEN: u64 = 16 << 20;
 async fn each_machine_of_a_storm_has_its_first_byte_while_all_others_fetch_and_none_stands_still() {
     let listener = Listener::start(patient(), IMAGE_LEN).await;
 
-    storm(&listener, |number| Ipv4Addr::new(127, 1, 1, u8::try_from(number).unwrap())).await;
+    storm(&listener, async |from| listener.connect(from).await).await;
+}
+
+#[tokio::test]
+async fn each_machine_of_a_storm_over_tls_has_its_first_byte_while_all_others_fetch_and_none_stands_still()
+ {
+    let authority = CertificateAuthority::of_pem(&CertificateAuthority::make().unwrap()).unwrap();
+    let source = CertificateSource::issued_by(authority, Vec::new(), Vec::new());
+    let tls = Arc::new(FirmwareTls::new(source, FirmwareCiphers::Modern));
+    let listener = Listener::start_with(patient(), IMAGE_LEN, Some(tls)).await;
+    let connector = SslConnector::builder(SslMethod::tls_client()).unwrap().build();
+
+    storm(&listener, async |from| {
+        let stream = listener.connect(from).await.into_inner();
+        let mut client = connector.configure().unwrap();
+        client.set_verify(SslVerifyMode::NONE);
+        let mut stream = SslStream::new(client.into_ssl("127.0.0.1").unwrap(), stream).unwrap();
+        Pin::new(&mut stream).connect().await.unwrap();
+        BufReader::with_capacity(1_024, stream)
+    })
+    .await;
 }
 
 /// Limits without those of time: all machines wait for the slowest, on a busy host for long.
@@ -49,10 +74,14 @@ fn patient() -> ConnectionLimits {
 
 /// Each machine waits for all others after its first byte, and after each further 16 KiB: that ends only if the
 /// listener serves all of them, each at the pace at which it reads.
-async fn storm(listener: &Listener, from: impl Fn(usize) -> Ipv4Addr) {
+async fn storm<S: AsyncRead + AsyncWrite + Unpin>(
+    listener: &Listener,
+    connect: impl AsyncFn(Ipv4Addr) -> BufReader<S>,
+) {
     let turns = Barrier::new(MACHINES);
     let machine = async |number: usize| {
-        let mut stream = listener.connect(from(number)).await;
+        let from = Ipv4Addr::new(127, 1, 1, u8::try_from(number).unwrap());
+        let mut stream = connect(from).await;
         ask(&mut stream, number, "").await;
         head(&mut stream).await;
         stream.read_exact(&mut [0; 1]).await.unwrap();
@@ -145,6 +174,14 @@ struct Listener {
 
 impl Listener {
     async fn start(limits: ConnectionLimits, image_len: u64) -> Self {
+        Self::start_with(limits, image_len, None).await
+    }
+
+    async fn start_with(
+        limits: ConnectionLimits,
+        image_len: u64,
+        tls: Option<Arc<dyn ListenerTls>>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let images = folder.path().join("images");
         fs::create_dir_all(&images).unwrap();
@@ -164,7 +201,7 @@ impl Listener {
         let artifacts = Artifacts::open(settings, index.clone(), recorder.clone()).unwrap();
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = socket.local_addr().unwrap();
-        let ports = vec![PortListener { socket, tls: None }];
+        let ports = vec![PortListener { socket, tls }];
         let served =
             artifacts.clone().serve(ports, limits, HttpMetrics::default(), std::future::pending());
         tokio::spawn(served);
@@ -208,13 +245,13 @@ impl Listener {
     }
 }
 
-async fn ask(stream: &mut BufReader<TcpStream>, number: usize, headers: &str) {
+async fn ask(stream: &mut (impl AsyncWrite + Unpin), number: usize, headers: &str) {
     let request = format!("GET /boot/m{number}/boot.iso HTTP/1.1\r\nHost: a\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
 }
 
 /// The head of an answer.
-async fn head(stream: &mut BufReader<TcpStream>) -> String {
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());

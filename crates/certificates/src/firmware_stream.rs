@@ -15,8 +15,6 @@ use transport::http_server::PacedStream;
 const RECORD: usize = 16 * 1024;
 /// What encryption adds to a record: its header, and at most an initialisation vector, a tag of SHA-384 and padding.
 const OVERHEAD: usize = 5 + 16 + 48 + 16;
-/// Least content of a record, if its peer has that much to take.
-const LEAST_RECORD: usize = 1024;
 /// Number of bytes that are sent together at most: four records with what encryption adds.
 const MOST_BATCH: usize = 4 * (RECORD + 256);
 
@@ -42,7 +40,7 @@ impl FirmwareStream {
     /// what has come.
     fn record(&self) -> usize {
         let write = self.ssl.get_ref().stream.longest_write();
-        self.pending.unwrap_or_else(|| write.saturating_sub(OVERHEAD).clamp(LEAST_RECORD, RECORD))
+        self.pending.unwrap_or_else(|| write.saturating_sub(OVERHEAD).clamp(1, RECORD))
     }
 
     /// What the handshake agreed on.
@@ -163,8 +161,8 @@ impl AsyncWrite for RecordBatch {
             ready!(self.poll_send(cx))?;
         }
         if self.unsent.is_empty() {
-            // A long record seldom comes alone.
-            let room = if record.len() < most / 4 { record.len() } else { most.max(record.len()) };
+            // A record that fills an eighth of the batch seldom comes alone.
+            let room = if record.len() < most / 8 { record.len() } else { most.max(record.len()) };
             self.unsent.reserve_exact(room);
         }
         self.unsent.extend_from_slice(record);
