@@ -1,6 +1,10 @@
 """What the benchmarks in Python share: processes that end with the benchmark, the boot listener's, turns, medians and output."""
 
 import ctypes
+import hashlib
+import json
+import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -10,10 +14,35 @@ from pathlib import Path
 
 HOME = Path(__file__).resolve().parent.parent
 BOOT_BENCH = HOME / "target/release/examples/boot-bench"
+STUB = Path("/usr/lib/systemd/boot/efi/linuxx64.efi.stub")
 
 
 def build_boot_bench():
     run(["cargo", "build", "--quiet", "--release", "-p", "ferroboot-artifacts", "--example", "boot-bench"], cwd=HOME)
+
+
+def install(tools):
+    """Installs the Debian packages of `tools` (tool: package) and of systemd's stub, as far as they are missing."""
+    missing = [package for tool, package in tools.items() if not shutil.which(tool)]
+    missing += [] if STUB.exists() else ["systemd-boot-efi"]
+    if missing:
+        say(f"installing {' '.join(missing)}")
+        # Debian would start a server at once, on all addresses.
+        quiet = {**os.environ, "RUNLEVEL": "1", "DEBIAN_FRONTEND": "noninteractive"}
+        run(["apt-get", "install", "-qq", "--no-install-recommends", *missing], env=quiet, stdout=subprocess.DEVNULL)
+
+
+def write_boot_set(boot_set, kernel, initramfs):
+    """A boot set whose kernel and initramfs have these lengths in bytes."""
+    boot_set.mkdir()
+    parts = {"kernel": os.urandom(kernel), "initramfs": os.urandom(initramfs), "stub.efi": STUB.read_bytes(),
+             "grubx64.efi": os.urandom(5_000)}
+    described = {}
+    for name, contents in parts.items():
+        (boot_set / name).write_bytes(contents)
+        described[name] = {"len": len(contents), "sha256": hashlib.sha256(contents).hexdigest()}
+    (boot_set / "manifest.json").write_text(
+        json.dumps({"version": 1, "kernel_version": "6.1.0", "files": described}))
 
 
 def make_certificate(folder):

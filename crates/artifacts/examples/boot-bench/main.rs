@@ -1,7 +1,7 @@
 //! The boot listener alone, and clients of it, for measurements.
 //!
 //! ```text
-//! boot-bench serve FOLDER PLAIN TLS CONNECTIONS
+//! boot-bench serve FOLDER PLAIN TLS CONNECTIONS MACHINES
 //! boot-bench fetch CLIENT ADDRESS PATH CONNECTIONS SECONDS [CA]
 //! boot-bench storm ADDRESS PATH MACHINES own|nat [CA]
 //! boot-bench relay ADDRESS TARGET DELAY_MS LOSS_PERCENT own|nat
@@ -11,8 +11,8 @@
 //!
 //! `serve` answers on the address PLAIN, and with TLS on the address TLS. Each file in FOLDER/files is the ISO image of a
 //! node, whose ticket is the file's name (`/boot/FILE/boot.iso`). Composed of the boot set in FOLDER/boot-set, if there is
-//! one, are the UKI of the node `uki` and of the nodes `m0` to `m99` (`/boot/uki/bootx64.efi`), and the ISO image of the node
-//! `iso`.
+//! one, are the UKI of the node `uki` and of MACHINES nodes `m0`, `m1` and so on (`/boot/m0/bootx64.efi`), and the ISO image of
+//! the node `iso`.
 //! FOLDER/server.pem and FOLDER/server.key are the certificate and its key. The trace is written to FOLDER/trace.db.
 //! CONNECTIONS is the number of permitted connections; 0 stands for the daemon's limits.
 //!
@@ -57,7 +57,10 @@ async fn main() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     match at(0)? {
-        "serve" => serve::serve(at(1)?.as_ref(), at(2)?, at(3)?, at(4)?.parse()?).await,
+        "serve" => {
+            let (connections, machines) = (at(4)?.parse()?, at(5)?.parse()?);
+            serve::serve(at(1)?.as_ref(), at(2)?, at(3)?, connections, machines).await
+        }
         "fetch" => {
             let target = connect::Target::new(at(2)?, at(3)?, told.get(6).map(AsRef::as_ref))?;
             say(&fetch::fetch(at(1)?, target, at(4)?.parse()?, at(5)?.parse()?).await?)

@@ -18,8 +18,6 @@ use transport::http_server::{ConnectionLimits, PortListener, PortShares};
 use transport::listen::listen;
 use uuid::Uuid;
 
-/// Nodes with the same composed UKI.
-const MACHINES: usize = 100;
 /// `limits.connections` of the daemon.
 const DAEMON: usize = 4096;
 
@@ -28,6 +26,7 @@ pub(crate) async fn serve(
     plain: &str,
     encrypted: &str,
     connections: usize,
+    machines: usize,
 ) -> Result<()> {
     let folder = fs::canonicalize(folder)?;
     let shares = PortShares::of_this_process(DAEMON.max(4 * connections));
@@ -38,7 +37,7 @@ pub(crate) async fn serve(
     let (addresses, progress) = (recorder.addresses().clone(), recorder.progress().clone());
     let settings = settings(&folder.join("boot-set"), &folder.join("files"));
     let artifacts = Artifacts::open(settings, index.clone(), recorder)?;
-    for node in booting_nodes(&folder)? {
+    for node in booting_nodes(&folder, machines)? {
         store.create_node(&node).await?;
         artifacts.prepare(&node).await?;
     }
@@ -82,10 +81,11 @@ pub(crate) fn settings(boot_set: &Path, files: &Path) -> ArtifactSettings {
     }
 }
 
-fn booting_nodes(folder: &Path) -> Result<Vec<Node>> {
+/// `machines` of them boot UKIs of one boot set, with the tickets `m0`, `m1` and so on.
+fn booting_nodes(folder: &Path, machines: usize) -> Result<Vec<Node>> {
     let mut nodes = Vec::new();
     if folder.join("boot-set").exists() {
-        let composed = (0..MACHINES).map(|number| format!("m{number}")).chain(["uki".to_owned()]);
+        let composed = (0..machines).map(|number| format!("m{number}")).chain(["uki".to_owned()]);
         nodes.extend(composed.map(|ticket| booting(&ticket, BootInterface::Http)));
         nodes.push(booting("iso", BootInterface::RedfishHttps));
     }

@@ -6,13 +6,28 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use nix::sys::socket::setsockopt;
-use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::sockopt::{GetStruct, SndBuf};
+use nix::sys::socket::{getsockopt, setsockopt};
+use nix::{getsockopt_impl, libc, sockopt_impl};
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::pacing::{MOST_SHARE, Pacing};
+
+/// The round trip is that of an answer's data after this number of bytes.
+const KNOWN_AFTER: u64 = 128 << 10;
+
+sockopt_impl!(
+    /// The kernel's view of a connection (`TCP_INFO`, tcp(7)).
+    TcpInfo,
+    GetOnly,
+    libc::IPPROTO_TCP,
+    libc::TCP_INFO,
+    libc::tcp_info,
+    GetStruct<libc::tcp_info>
+);
 
 /// A connection below TLS.
 #[derive(Debug)]
@@ -21,11 +36,13 @@ pub struct PacedStream {
     pacing: Arc<Pacing>,
     /// The share that the kernel was given.
     share: Option<usize>,
+    /// The number of bytes that were sent.
+    sent: u64,
 }
 
 impl PacedStream {
     pub(super) fn new(stream: TcpStream, pacing: Arc<Pacing>) -> Self {
-        Self { stream, pacing, share: None }
+        Self { stream, pacing, share: None, sent: 0 }
     }
 
     /// A connection whose answers are the only ones.
@@ -55,6 +72,18 @@ impl PacedStream {
     #[must_use]
     pub fn longest_write(&self) -> usize {
         self.pacing.share().map_or(usize::MAX, |share| share / 2)
+    }
+
+    /// The socket took so many bytes.
+    fn count(&mut self, sent: usize) {
+        self.sent += sent as u64;
+        // Before, it is the round trip of the connection's first packets, from before the storm.
+        let is_known = self.sent > KNOWN_AFTER;
+        let round_trip = || {
+            let info = is_known.then(|| getsockopt(&self.stream, TcpInfo))?.ok()?;
+            Some(Duration::from_micros(info.tcpi_rtt.into()))
+        };
+        self.pacing.sent(sent, round_trip);
     }
 
     /// The number of bytes to send now at most.
@@ -96,7 +125,7 @@ impl PeerStream for PacedStream {
                 done => break done?,
             }
         };
-        self.pacing.sent(sent);
+        self.count(sent);
         Poll::Ready(Ok(sent))
     }
 }
@@ -119,7 +148,7 @@ impl AsyncWrite for PacedStream {
     ) -> Poll<io::Result<usize>> {
         let most = self.most().min(buffer.len());
         let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &buffer[..most]))?;
-        self.pacing.sent(sent);
+        self.count(sent);
         Poll::Ready(Ok(sent))
     }
 
@@ -133,7 +162,7 @@ impl AsyncWrite for PacedStream {
             return self.poll_write(cx, first.map_or(&[], |first| first));
         }
         let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, buffers))?;
-        self.pacing.sent(sent);
+        self.count(sent);
         Poll::Ready(Ok(sent))
     }
 

@@ -14,6 +14,14 @@ const QUEUE: Duration = Duration::from_millis(40);
 /// The bytes that all answers may have on their way in any case: as many as the least shares of a thousand machines. A port knows no
 /// rate when it begins, and a send buffer that was limited once is never again as large as the kernel would make it.
 const LEAST_BUDGET: u64 = 4 << 20;
+/// The budget is doubled while round trips are shorter than this: the link then holds less than half of [`QUEUE`]. The
+/// processors or the peers are the limit, and short pieces would cost more of the processors: less would be sent, and the
+/// pieces would be shorter still.
+const SHORT_ROUND_TRIP: Duration = Duration::from_millis(20);
+/// The budget is doubled from this rate on, in bytes/s. A slower link, of 1 Gbit/s, may be the limit at any moment.
+const DOUBLED_FROM: f64 = 200e6;
+/// The most that doubling leads to: longer pieces of a thousand answers save no more time.
+const MOST_DOUBLED: u64 = 64 << 20;
 /// The rate is measured over this time.
 const MEASURED_FOR: Duration = Duration::from_millis(100);
 /// The least share of an answer. A peer acknowledges every second segment of Ethernet (RFC 9293 §3.8.6.3); with fewer
@@ -38,14 +46,22 @@ impl SendBudget {
         Self { bytes: LEAST_BUDGET, since: now, sent_before: 0 }
     }
 
-    /// Measures the rate, if it is time. `sent` is the number of bytes since the start.
-    fn measure(&mut self, sent: u64, now: Instant) {
+    /// Measures the rate, if it is time. `sent` is the number of bytes since the start, `round_trip` of one of the
+    /// connections, if it is known.
+    fn measure(&mut self, sent: u64, round_trip: impl FnOnce() -> Option<Duration>, now: Instant) {
         let passed = now.saturating_duration_since(self.since);
         if passed < MEASURED_FOR {
             return;
         }
         let rate = sent.saturating_sub(self.sent_before) as f64 / passed.as_secs_f64();
-        self.bytes = LEAST_BUDGET.max((rate * QUEUE.as_secs_f64()) as u64);
+        let grown = match round_trip() {
+            _ if rate < DOUBLED_FROM => 0,
+            Some(round_trip) if round_trip < SHORT_ROUND_TRIP => 2 * self.bytes,
+            Some(_) => 0,
+            None => self.bytes,
+        };
+        self.bytes =
+            LEAST_BUDGET.max((rate * QUEUE.as_secs_f64()) as u64).max(grown.min(MOST_DOUBLED));
         (self.since, self.sent_before) = (now, sent);
     }
 }
@@ -85,12 +101,12 @@ impl Pacing {
         self.answers.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// A socket took so many bytes.
-    pub(super) fn sent(&self, bytes: usize) {
+    /// A socket with this round trip, if it is known, took so many bytes.
+    pub(super) fn sent(&self, bytes: usize, round_trip: impl FnOnce() -> Option<Duration>) {
         let sent = self.sent.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
         // Another thread measures it, or has just done so.
         let Ok(mut budget) = self.budget.try_lock() else { return };
-        budget.measure(sent, Instant::now());
+        budget.measure(sent, round_trip, Instant::now());
         self.bytes.store(budget.bytes, Ordering::Relaxed);
     }
 
@@ -145,7 +161,8 @@ mod tests {
         while let Some((number, bytes, given)) = link.pop_front() {
             now = now.max(given) + Duration::from_secs_f64(bytes as f64 / rate);
             sent += bytes as u64;
-            budget.measure(sent, start + now);
+            let measured = now - given + round_trip;
+            budget.measure(sent, || Some(measured), start + now);
             let answers = pacing.answers.load(Ordering::Relaxed);
             let paced = share(budget.bytes, answers).filter(|_| is_paced);
             let window = paced.map_or(WINDOW, |share| share.min(WINDOW));
@@ -223,12 +240,37 @@ mod tests {
     fn the_budget_follows_the_rate_and_is_never_below_its_least() {
         let start = Instant::now();
         let mut budget = SendBudget::new(start);
+        let unknown = || None;
 
-        budget.measure(1_000_000_000, start + MEASURED_FOR / 2);
+        budget.measure(1_000_000_000, unknown, start + MEASURED_FOR / 2);
         assert_eq!(budget.bytes, LEAST_BUDGET, "it is too early");
-        budget.measure(1_000_000_000, start + Duration::from_secs(1));
+        budget.measure(1_000_000_000, unknown, start + Duration::from_secs(1));
         assert_eq!(budget.bytes, 40_000_000);
-        budget.measure(1_000_000_001, start + Duration::from_secs(2));
+        budget.measure(1_000_000_001, unknown, start + Duration::from_secs(2));
         assert_eq!(budget.bytes, LEAST_BUDGET);
+    }
+
+    #[test]
+    fn the_budget_is_doubled_while_round_trips_are_short_and_the_link_is_fast() {
+        let (start, second) = (Instant::now(), Duration::from_secs(1));
+        let (short, long) = (Some(SHORT_ROUND_TRIP / 2), Some(SHORT_ROUND_TRIP));
+        let (mut budget, mut sent) = (SendBudget::new(start), 0);
+        let steps = [
+            (DOUBLED_FROM, short, 2 * LEAST_BUDGET),
+            (DOUBLED_FROM, short, 4 * LEAST_BUDGET),
+            (DOUBLED_FROM, short, 8 * LEAST_BUDGET),
+            (DOUBLED_FROM, short, MOST_DOUBLED),
+            (DOUBLED_FROM, short, MOST_DOUBLED),
+            (DOUBLED_FROM, None, MOST_DOUBLED),
+            (DOUBLED_FROM, long, 8_000_000),
+            (DOUBLED_FROM, short, 16_000_000),
+            (DOUBLED_FROM / 2.0, short, LEAST_BUDGET),
+            (3e9, short, 120_000_000),
+        ];
+        for (number, (rate, round_trip, expected)) in (1..).zip(steps) {
+            sent += rate as u64;
+            budget.measure(sent, || round_trip, start + number * second);
+            assert_eq!(budget.bytes, expected, "after {number} s");
+        }
     }
 }
