@@ -12,15 +12,16 @@ use certificates::{
     AuthorityPem, CertificateAuthority, CertificateSource, FirmwareCiphers, FirmwareTls,
     OperatorFiles, OperatorTls,
 };
+use futures::FutureExt as _;
 use openssl::ec::EcKey;
 use openssl::nid::Nid;
 use openssl::pkey::PKey;
 use openssl::ssl::{Ssl, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
 use openssl::x509::X509;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_openssl::SslStream;
-use transport::http_server::{HandshakeFailure, ListenerTls, PacedStream, TlsAlert};
+use transport::http_server::{HandshakeFailure, ListenerTls, OtherAnswers, TlsAlert};
 
 static AUTHORITY: LazyLock<AuthorityPem> = LazyLock::new(|| CertificateAuthority::make().unwrap());
 static SOURCE: LazyLock<CertificateSource> = LazyLock::new(|| source(&AUTHORITY));
@@ -98,7 +99,9 @@ async fn shake(
     let address = listener.local_addr().unwrap();
     let server = async {
         let (stream, _) = listener.accept().await.unwrap();
-        tls.accept(PacedStream::alone(stream), at).await.map(|connection| connection.agreed)
+        tls.accept(OtherAnswers::new().connection(stream), at)
+            .await
+            .map(|connection| connection.agreed)
     };
     let session = client.session();
     let client = async move {
@@ -255,6 +258,44 @@ async fn old_versions_and_other_protocols_are_told_apart() {
     }
 }
 
+/// OpenSSL wants the same bytes again after a write that the socket did not take. A storm that begins in between makes records
+/// shorter.
+#[tokio::test]
+async fn a_record_that_waits_for_the_socket_is_sent_whole_although_a_storm_begins() {
+    let tls = firmware_tls(FirmwareCiphers::Modern);
+    for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
+        let client = TlsClient { versions: [version, version], ..TlsClient::default() };
+        let others = OtherAnswers::new();
+        let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, _) = listener.accept().await.unwrap();
+        let mut client = SslStream::new(client.session(), stream).unwrap();
+        let (server, connected) = tokio::join!(
+            tls.accept(others.connection(accepted), LOOPBACK),
+            Pin::new(&mut client).connect(),
+        );
+        connected.unwrap();
+        let mut server = server.unwrap().stream;
+        let image: Vec<u8> = (0..16 << 20).map(|at: u32| (at / 1000) as u8).collect();
+        let mut written = 0;
+        // Until the socket's buffer and the client's are full.
+        while let Some(more) = server.write(&image[written..]).now_or_never() {
+            written += more.unwrap();
+            assert!(written < image.len(), "{version:?}: the image has no room");
+        }
+
+        others.begin(1_000);
+
+        let send = async {
+            server.write_all(&image[written..]).await?;
+            server.shutdown().await
+        };
+        let mut received = Vec::new();
+        tokio::try_join!(send, client.read_to_end(&mut received)).unwrap();
+        assert!(received == image, "{version:?}: {} bytes came", received.len());
+    }
+}
+
 /// The failure of a handshake with a client that sends these bytes, and no more.
 async fn said(tls: &Arc<dyn ListenerTls>, bytes: &[u8]) -> HandshakeFailure {
     let listener = TcpListener::bind((LOOPBACK, 0)).await.unwrap();
@@ -262,7 +303,7 @@ async fn said(tls: &Arc<dyn ListenerTls>, bytes: &[u8]) -> HandshakeFailure {
     client.write_all(bytes).await.unwrap();
     client.shutdown().await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
-    tls.accept(PacedStream::alone(stream), LOOPBACK).await.map(drop).unwrap_err()
+    tls.accept(OtherAnswers::new().connection(stream), LOOPBACK).await.map(drop).unwrap_err()
 }
 
 /// Writes a certificate for `name` by the authority, valid until `not_after`, with its key, into files.

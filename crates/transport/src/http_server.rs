@@ -57,6 +57,8 @@ pub use self::listener::{
 use self::listener::{NewConnection, poll_accept};
 use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
+#[cfg(feature = "test-servers")]
+pub use self::paced_stream::OtherAnswers;
 pub use self::paced_stream::PacedStream;
 use self::paced_stream::PeerStream;
 use self::port_state::{ConnectionPlace, PortState};

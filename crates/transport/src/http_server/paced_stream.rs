@@ -45,12 +45,6 @@ impl PacedStream {
         Self { stream, pacing, share: None, sent: 0 }
     }
 
-    /// A connection whose answers are the only ones.
-    #[must_use]
-    pub fn alone(stream: TcpStream) -> Self {
-        Self::new(stream, Arc::new(Pacing::new()))
-    }
-
     /// The local address.
     ///
     /// # Errors
@@ -97,6 +91,32 @@ impl PacedStream {
             self.share = share;
         }
         self.longest_write()
+    }
+}
+
+/// The other answers of a port, for tests of its connections.
+#[cfg(feature = "test-servers")]
+#[derive(Clone, Debug)]
+pub struct OtherAnswers(Arc<Pacing>);
+
+#[cfg(feature = "test-servers")]
+impl OtherAnswers {
+    /// No other answers.
+    #[expect(clippy::new_without_default, reason = "a port's pacing begins at a time")]
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Pacing::new()))
+    }
+
+    /// A connection of the port.
+    #[must_use]
+    pub fn connection(&self, stream: TcpStream) -> PacedStream {
+        PacedStream::new(stream, Arc::clone(&self.0))
+    }
+
+    /// So many answers begin.
+    pub fn begin(&self, answers: usize) {
+        (0..answers).for_each(|_| self.0.begin());
     }
 }
 
