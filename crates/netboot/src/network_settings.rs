@@ -221,6 +221,12 @@ impl NetworkSettings {
         four.into_iter().chain(six).chain(self.relayed.iter().map(|relayed| relayed.pool))
     }
 
+    /// Whether machines get IPv6 addresses and answers alone. A relayed subnet has a family of the network's own.
+    #[must_use]
+    pub fn is_ipv6_alone(&self) -> bool {
+        self.pool.is_none() && !self.proxy
+    }
+
     /// Checks the settings for contradictions.
     ///
     /// # Errors

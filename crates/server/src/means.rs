@@ -5,6 +5,7 @@ use artifacts::{BootSets, ipxe_trusts_firmware_cas};
 use hardware::{CpuArch, SecureBootTrust};
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
+use netboot::network_settings::NetworkSettings;
 use netboot::secure_boot::{UkiSignature, refused_by_secure_boot};
 use netboot::urls::{LoaderTls, Urls};
 use providers::settings::DhcpProvider;
@@ -27,6 +28,8 @@ pub struct BootMeans {
     loader: HttpLoader,
     /// Whether UKIs are signed.
     signs: bool,
+    /// Whether machines get IPv6 addresses alone from this service.
+    leases_ipv6_alone: bool,
 }
 
 /// The server that answers machines' DHCP requests.
@@ -76,6 +79,8 @@ impl BootMeans {
             tls_only: config.tls.only,
             loader: config.boot.http_loader,
             signs: config.boot.sign_key.is_some(),
+            leases_ipv6_alone: dhcp == WhoAnswers::Us
+                && config.dhcp.networks.iter().all(NetworkSettings::is_ipv6_alone),
         }
     }
 
@@ -116,6 +121,13 @@ impl BootMeans {
         }
         let cpu_arch = node.cpu_arch()?;
         self.expect_signed_loader(node, cpu_arch)?;
+        ensure!(
+            !(self.leases_ipv6_alone
+                && node.boot_interface == BootInterface::Http
+                && self.loader == HttpLoader::ShimGrub),
+            "http_loader is shim-grub, whose GRUB fetches nothing over IPv6, and no [[dhcp.network]] has IPv4: give one a \
+             pool, or set http_loader to shim-uki or uki"
+        );
         self.boot_sets.look_again();
         let folder = self.boot_sets.folder();
         artifacts::check_boot_set(folder, cpu_arch).map_err(|missing| {
@@ -324,6 +336,28 @@ mod tests {
             assert!(by_shim.contains("no boot set for"), "{by_shim}");
             assert!(!with("shim-grub").needs_signer(&node));
         }
+    }
+
+    #[test]
+    fn grub_behind_shim_is_refused_where_machines_get_ipv6_addresses_alone() {
+        let network = |pools: &str| format!("[[dhcp.network]]\ninterface = \"a\"\n{pools}\n");
+        let (v4, v6) =
+            ("pool = \"192.0.2.10-192.0.2.20\"", "pool6 = \"2001:db8::10-2001:db8::20\"");
+        let with = |loader: &str, pools: &str| {
+            means(
+                &format!("[boot]\nhttp_loader = \"{loader}\"\n{}", network(pools)),
+                Some([192, 0, 2, 1]),
+            )
+        };
+        let is_refused = |means: &BootMeans, interface| {
+            said(means, interface, false).contains("fetches nothing over IPv6")
+        };
+
+        assert!(is_refused(&with("shim-grub", v6), BootInterface::Http));
+        assert!(!is_refused(&with("shim-grub", v6), BootInterface::RedfishHttps));
+        assert!(!is_refused(&with("uki", v6), BootInterface::Http));
+        assert!(!is_refused(&with("shim-grub", &format!("{v4}\n{v6}")), BootInterface::Http));
+        assert!(!is_refused(&with("shim-grub", "proxy = true"), BootInterface::Http));
     }
 
     #[test]
