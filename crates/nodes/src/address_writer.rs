@@ -7,7 +7,7 @@ use futures::future::join_all;
 use provision::machine_addresses::MachineAddresses;
 use provision::{Event, Node, Refused};
 use store::{ChangeError, StoreFailure as _, log_store_failure};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -31,13 +31,18 @@ pub async fn run(
 ) {
     // Attempts with a logged failure: saving is retried four times a second.
     let mut logged = HashSet::new();
+    let mut next_tidying = Instant::now();
     while !end.is_cancelled() {
         save(&addresses, &nodes, &mut logged).await;
-        let booting = nodes.index().booting();
-        let live = booting.iter().filter_map(|node| Some(node.live_attempt()?.id)).collect();
-        addresses.keep(&live);
-        progress.keep(&live);
-        logged.retain(|attempt| live.contains(attempt));
+        // Looks at every node: in a boot storm, each fetch would wait for it.
+        if next_tidying <= Instant::now() {
+            let booting = nodes.index().booting();
+            let live = booting.iter().filter_map(|node| Some(node.live_attempt()?.id)).collect();
+            addresses.keep(&live);
+            progress.keep(&live);
+            logged.retain(|attempt| live.contains(attempt));
+            next_tidying = Instant::now() + TIDY_EVERY;
+        }
         let rest = if addresses.to_save().is_empty() { TIDY_EVERY } else { SAVE_AGAIN };
         tokio::select! {
             _ = timeout(rest, addresses.more_to_save()) => {}
