@@ -232,7 +232,7 @@ mod tests {
     use super::*;
     use crate::dry_run::sample_requests::message4;
     use crate::test_view::{TestView, urls};
-    use crate::urls::{UrlPort, UrlScheme, UrlSettings};
+    use crate::urls::{ByFamily, UrlPort, UrlScheme, UrlSettings};
     use crate::v4;
 
     const MAC: Mac = Mac([0x52, 0x54, 0, 0, 0, 1]);
@@ -331,6 +331,7 @@ mod tests {
     #[test]
     fn an_ipxe_with_https_gets_its_script_over_it_and_any_other_in_clear_where_both_are_served() {
         let tls = UrlPort { scheme: UrlScheme::Https, port: 8443 };
+        let tls = ByFamily::both(tls);
         let settings = UrlSettings { boot_port: tls, agent_port: tls, ..UrlSettings::default() };
         let (nodes, urls) = (TestView::of(booting_node(), [MAC]), Urls::new(settings, Some(US)));
         let context = BootContext { nodes: &nodes, urls: &urls, boot_sets: &[], tftp: false };

@@ -1,11 +1,11 @@
 //! Listening addresses of the HTTP ports.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::urls::{ListenAddress, UrlPort, UrlScheme};
+use crate::urls::{ByFamily, IpFamily, ListenAddress, UrlPort, UrlScheme};
 
 /// Number limit of the addresses of one port.
 const MOST_ADDRESSES: usize = 16;
@@ -44,6 +44,9 @@ pub enum WrongListenAddress {
          https://[::]:8443"
     )]
     Address(String),
+    /// Its port is the kernel's choice, which no URL can name.
+    #[error("{0:?} in listen has port 0: give the port that URLs name")]
+    PortZero(String),
     /// It has no TLS, and all must have it.
     #[error(
         "listen in [{section}] has http://{address}, and only = true in [tls] permits https alone"
@@ -79,8 +82,21 @@ fn parse(text: &str) -> Result<AddressOfPort, WrongListenAddress> {
         Some((other, _)) => return Err(WrongListenAddress::Scheme(other.to_owned())),
     };
     let address = rest.trim_end_matches('/').parse();
-    let address = address.map_err(|_| WrongListenAddress::Address(text.to_owned()))?;
+    let address: SocketAddr = address.map_err(|_| WrongListenAddress::Address(text.to_owned()))?;
+    if address.port() == 0 {
+        return Err(WrongListenAddress::PortZero(text.to_owned()));
+    }
     Ok(AddressOfPort { scheme, address })
+}
+
+fn is_loopback(listen: &ListenAddress) -> bool {
+    listen.address.ip().to_canonical().is_loopback()
+}
+
+/// Whether connections of this family come to the address. A socket on `[::]` takes both.
+fn is_reached(listen: &ListenAddress, family: IpFamily) -> bool {
+    let ip = listen.address.ip();
+    IpFamily::of(ip.to_canonical()) == family || ip == Ipv6Addr::UNSPECIFIED
 }
 
 impl From<SocketAddr> for ListenAddresses {
@@ -99,25 +115,40 @@ impl ListenAddresses {
         })
     }
 
-    /// The address that URLs name: the first one with TLS, otherwise the first one.
+    /// The address that URLs name, if the family does not matter.
     pub fn of_urls(&self, tls_only: bool) -> ListenAddress {
-        let mut all = self.all(tls_only);
-        let first = self.all(tls_only).next();
-        let with_tls = all.find(|listen| listen.scheme == UrlScheme::Https);
-        with_tls.or(first).expect("there is an address")
+        self.best(tls_only, |_| true).expect("there is an address")
     }
 
-    /// The scheme and port of URLs.
-    pub fn url_port(&self, tls_only: bool) -> UrlPort {
-        let ListenAddress { scheme, address } = self.of_urls(tls_only);
-        UrlPort { scheme, port: address.port() }
+    /// The scheme and port of URLs. Machines of a family for which there is no address get those of the other one.
+    pub fn url_port(&self, tls_only: bool) -> ByFamily<UrlPort> {
+        let port =
+            |listen: ListenAddress| UrlPort { scheme: listen.scheme, port: listen.address.port() };
+        let of = |family| {
+            let best =
+                self.best(tls_only, |listen| is_reached(listen, family) && !is_loopback(listen));
+            port(best.unwrap_or_else(|| self.of_urls(tls_only)))
+        };
+        ByFamily { v4: of(IpFamily::V4), v6: of(IpFamily::V6) }
+    }
+
+    /// The best address of those that fit: one that other hosts reach, with TLS, and among equals the first one.
+    fn best(&self, tls_only: bool, fits: impl Fn(&ListenAddress) -> bool) -> Option<ListenAddress> {
+        let fitting = self.all(tls_only).filter(fits);
+        fitting.min_by_key(|listen| (is_loopback(listen), listen.scheme != UrlScheme::Https))
     }
 
     /// The port of the first address in clear that other hosts reach.
-    pub fn plain_port(&self, tls_only: bool) -> Option<u16> {
-        let is_reached = |listen: &ListenAddress| !listen.address.ip().to_canonical().is_loopback();
-        let mut plain = self.all(tls_only).filter(|listen| listen.scheme == UrlScheme::Http);
-        plain.find(is_reached).map(|listen| listen.address.port())
+    pub fn plain_port(&self, tls_only: bool) -> ByFamily<Option<u16>> {
+        let of = |family| {
+            let mut plain = self.all(tls_only).filter(|listen| {
+                listen.scheme == UrlScheme::Http
+                    && !is_loopback(listen)
+                    && is_reached(listen, family)
+            });
+            plain.next().map(|listen| listen.address.port())
+        };
+        ByFamily { v4: of(IpFamily::V4), v6: of(IpFamily::V6) }
     }
 
     /// Whether only this host reaches all of them.
@@ -135,5 +166,49 @@ impl ListenAddresses {
             None => Ok(()),
             Some(plain) => Err(WrongListenAddress::Plain { section, address: plain.address }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn addresses(texts: &[&str]) -> ListenAddresses {
+        OneOrMore::More(texts.iter().map(|&text| text.to_owned()).collect()).try_into().unwrap()
+    }
+
+    fn urls(texts: &[&str]) -> [String; 2] {
+        let ByFamily { v4, v6 } = addresses(texts).url_port(false);
+        [v4, v6].map(|UrlPort { scheme, port }| format!("{}:{port}", scheme.name()))
+    }
+
+    #[test]
+    fn urls_name_a_port_that_machines_of_the_family_reach_with_tls_if_possible() {
+        assert_eq!(urls(&["[::]:8080"]), ["http:8080", "http:8080"]);
+        assert_eq!(urls(&["[::]:8080", "https://[::]:8443"]), ["https:8443", "https:8443"]);
+        assert_eq!(urls(&["[::]:8080", "https://127.0.0.1:8443"]), ["http:8080", "http:8080"]);
+        assert_eq!(
+            urls(&["https://192.0.2.1:8443", "https://[2001:db8::1]:9443"]),
+            ["https:8443", "https:9443"]
+        );
+        assert_eq!(urls(&["0.0.0.0:8080", "https://[::1]:8443"]), ["http:8080", "http:8080"]);
+        assert_eq!(urls(&["127.0.0.1:80", "https://127.0.0.1:443"]), ["https:443", "https:443"]);
+        assert_eq!(urls(&["https://192.0.2.1:8443"]), ["https:8443", "https:8443"]);
+    }
+
+    #[test]
+    fn loaders_without_tls_get_a_port_in_clear_that_they_reach() {
+        let plain = |texts: &[&str]| addresses(texts).plain_port(false);
+
+        assert_eq!(plain(&["127.0.0.1:80", "[::]:8080"]), ByFamily::both(Some(8080)));
+        assert_eq!(plain(&["192.0.2.1:8080", "https://[::]:443"]).v6, None);
+        assert_eq!(plain(&["127.0.0.1:80"]), ByFamily::both(None));
+    }
+
+    #[test]
+    fn a_port_that_the_kernel_would_choose_is_refused() {
+        let refused = ListenAddresses::try_from(OneOrMore::One("https://[::]:0".to_owned()));
+
+        assert!(matches!(refused, Err(WrongListenAddress::PortZero(_))));
     }
 }

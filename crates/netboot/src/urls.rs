@@ -27,13 +27,13 @@ pub struct UrlSettings {
     /// The URL for agents; `None` means this host's address and `agent_port`.
     pub agent: Option<Url>,
     /// The port of the boot listener, for firmware and all who have its TLS.
-    pub boot_port: UrlPort,
+    pub boot_port: ByFamily<UrlPort>,
     /// The port of the boot listener without TLS, for boot loaders that have none; `None` if there is none.
-    pub plain_boot_port: Option<u16>,
+    pub plain_boot_port: ByFamily<Option<u16>>,
     /// The first loader of the boot interface `http`.
     pub http_loader: HttpLoader,
     /// The port for agents.
-    pub agent_port: UrlPort,
+    pub agent_port: ByFamily<UrlPort>,
 }
 
 /// Plain HTTP on the default ports, at the addresses of this host.
@@ -43,10 +43,10 @@ impl Default for UrlSettings {
             boot: None,
             boot6: None,
             agent: None,
-            boot_port: UrlPort::http(8080),
-            plain_boot_port: Some(8080),
+            boot_port: ByFamily::both(UrlPort::http(8080)),
+            plain_boot_port: ByFamily::both(Some(8080)),
             http_loader: HttpLoader::default(),
-            agent_port: UrlPort::http(6386),
+            agent_port: ByFamily::both(UrlPort::http(6386)),
         }
     }
 }
@@ -67,6 +67,30 @@ impl UrlScheme {
         match self {
             Self::Http => "http",
             Self::Https => "https",
+        }
+    }
+}
+
+/// A value for each IP version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByFamily<T> {
+    /// For machines that boot over IPv4.
+    pub v4: T,
+    /// For machines that boot over IPv6.
+    pub v6: T,
+}
+
+impl<T: Copy> ByFamily<T> {
+    /// The same value for both.
+    #[must_use]
+    pub const fn both(value: T) -> Self {
+        Self { v4: value, v6: value }
+    }
+
+    fn of(self, family: IpFamily) -> T {
+        match family {
+            IpFamily::V4 => self.v4,
+            IpFamily::V6 => self.v6,
         }
     }
 }
@@ -192,7 +216,7 @@ impl Urls {
         let Some(near) = near else {
             return self.artifact_over(IpFamily::V4, node, attempt, artifact);
         };
-        let port = self.port_for(artifact, LoaderTls::None);
+        let port = self.port_for(artifact, LoaderTls::None, IpFamily::of(near));
         Ok(self.artifact_at(port, node, attempt, artifact, near))
     }
 
@@ -205,7 +229,7 @@ impl Urls {
         near: IpAddr,
         ipxe: LoaderTls,
     ) -> String {
-        let port = self.port_for(Artifact::IpxeScript, ipxe);
+        let port = self.port_for(Artifact::IpxeScript, ipxe, IpFamily::of(near));
         self.artifact_at(port, node, attempt, Artifact::IpxeScript, near)
     }
 
@@ -221,7 +245,7 @@ impl Urls {
     }
 
     /// The port for those who fetch an artifact: what GRUB and iPXE fetch lies beside their own file, or their script.
-    fn port_for(&self, artifact: Artifact, ipxe: LoaderTls) -> UrlPort {
+    fn port_for(&self, artifact: Artifact, ipxe: LoaderTls, family: IpFamily) -> UrlPort {
         let fetcher = match (artifact, self.settings.http_loader) {
             (Artifact::IpxeScript, _) => ipxe,
             (
@@ -245,16 +269,17 @@ impl Urls {
                 _,
             ) => LoaderTls::Own,
         };
-        match (fetcher, self.settings.plain_boot_port) {
+        match (fetcher, self.settings.plain_boot_port.of(family)) {
             (LoaderTls::None, Some(port)) => UrlPort::http(port),
-            (LoaderTls::None, None) | (LoaderTls::Own, _) => self.settings.boot_port,
+            (LoaderTls::None, None) | (LoaderTls::Own, _) => self.settings.boot_port.of(family),
         }
     }
 
     /// The base URL for machines without a URL of their own, at this address of the service.
     #[must_use]
     pub fn fetched_from(&self, near: IpAddr) -> String {
-        near_url(self.setting(IpFamily::of(near)), self.settings.boot_port, near)
+        let family = IpFamily::of(near);
+        near_url(self.setting(family), self.settings.boot_port.of(family), near)
     }
 
     /// The artifact's URL for a machine that boots over this family, on an unknown network.
@@ -268,7 +293,7 @@ impl Urls {
         attempt: &Attempt,
         artifact: Artifact,
     ) -> Result<String, Unreachable> {
-        let port = self.port_for(artifact, LoaderTls::None);
+        let port = self.port_for(artifact, LoaderTls::None, family);
         Ok(link(&self.base_over(node, family, port)?, attempt, artifact))
     }
 
@@ -283,19 +308,24 @@ impl Urls {
     }
 
     /// The port in the first URL of the machine of `node`.
-    fn first_port(&self, node: &Node) -> UrlPort {
+    fn first_port(&self, node: &Node, family: IpFamily) -> UrlPort {
         match node.boot_interface {
-            BootInterface::Http => self.port_for(Artifact::BootLoader, LoaderTls::None),
+            BootInterface::Http => self.port_for(Artifact::BootLoader, LoaderTls::None, family),
             BootInterface::HttpIpxe
             | BootInterface::RedfishHttps
-            | BootInterface::RedfishVirtualMedia => self.settings.boot_port,
+            | BootInterface::RedfishVirtualMedia => self.settings.boot_port.of(family),
         }
+    }
+
+    /// The first URL before `/boot/` for the machine of `node`, on an unknown network.
+    fn first_base(&self, node: &Node, family: IpFamily) -> Result<String, Unreachable> {
+        self.base_over(node, family, self.first_port(node, family))
     }
 
     /// The URL before `/boot/` for the machine of `node`, on an unknown network; `None` if none is known.
     #[must_use]
     pub fn base_of(&self, node: &Node) -> Option<Url> {
-        Url::parse(&self.base_over(node, IpFamily::V4, self.first_port(node)).ok()?).ok()
+        Url::parse(&self.first_base(node, IpFamily::V4).ok()?).ok()
     }
 
     /// Checks that a boot URL for the machine of `node` is known, on an unknown network.
@@ -303,7 +333,7 @@ impl Urls {
     /// # Errors
     /// [`Unreachable`]
     pub fn reaches(&self, node: &Node) -> Result<(), Unreachable> {
-        self.base_over(node, IpFamily::V4, self.first_port(node)).map(drop)
+        self.first_base(node, IpFamily::V4).map(drop)
     }
 
     /// Checks that firmware takes the boot URLs for the machine of `node`, as far as they are known.
@@ -311,8 +341,7 @@ impl Urls {
     /// # Errors
     /// [`BootUrlTooLong`]
     pub fn fit_firmware(&self, node: &Node) -> Result<(), BootUrlTooLong> {
-        let port = self.first_port(node);
-        let bases = [IpFamily::V4, IpFamily::V6].map(|family| self.base_over(node, family, port));
+        let bases = IpFamily::ALL.map(|family| self.first_base(node, family));
         let base = bases.iter().flatten().map(String::len).max().unwrap_or(0);
         let name = Artifact::ALL.map(|artifact| artifact.file_name().len()).into_iter().max();
         let len = base + "/boot//".len() + TICKET + name.unwrap_or(0);
@@ -338,17 +367,6 @@ impl Urls {
         boot.map(base)
     }
 
-    /// The scheme of the first URL for the firmware of the machine of `node`.
-    #[must_use]
-    pub fn boot_scheme(&self, node: &Node) -> UrlScheme {
-        self.scheme_at(node, self.first_port(node))
-    }
-
-    /// The scheme of the URL of iPXE's script for the machine of `node`, if its iPXE is not known to have TLS.
-    fn script_scheme(&self, node: &Node) -> UrlScheme {
-        self.scheme_at(node, self.port_for(Artifact::IpxeScript, LoaderTls::None))
-    }
-
     /// Checks that the loader of `node` can fetch from its URL. `ipxe` is the TLS of the boot set's iPXE; `tls_only` means
     /// that no listener may be without TLS.
     ///
@@ -360,13 +378,11 @@ impl Urls {
         ipxe: LoaderTls,
         tls_only: bool,
     ) -> Result<(), LoaderLacksTls> {
-        let (scheme, lacks) = match (node.boot_interface, self.settings.http_loader, ipxe) {
+        let (artifact, lacks) = match (node.boot_interface, self.settings.http_loader, ipxe) {
             (BootInterface::HttpIpxe, _, LoaderTls::None) => {
-                (self.script_scheme(node), "the boot set's iPXE takes no CA from the firmware")
+                (Artifact::IpxeScript, "the boot set's iPXE takes no CA from the firmware")
             }
-            (BootInterface::Http, HttpLoader::Grub, _) => {
-                (self.boot_scheme(node), "GRUB has no TLS")
-            }
+            (BootInterface::Http, HttpLoader::Grub, _) => (Artifact::BootLoader, "GRUB has no TLS"),
             (BootInterface::HttpIpxe, _, LoaderTls::Own)
             | (
                 BootInterface::Http,
@@ -377,15 +393,21 @@ impl Urls {
                 return Ok(());
             }
         };
-        match scheme {
-            UrlScheme::Http => Ok(()),
-            UrlScheme::Https => Err(LoaderLacksTls { lacks, tls_only }),
+        let port = |family| self.port_for(artifact, LoaderTls::None, family);
+        // Whether there are machines that boot over IPv6 is known by `url6` alone.
+        let over_ipv6 = self.settings.boot6.is_some().then_some(IpFamily::V6);
+        let mut families = over_ipv6.into_iter().chain([IpFamily::V4]);
+        if families.any(|family| self.scheme_over(node, family, port(family)) == UrlScheme::Https) {
+            return Err(LoaderLacksTls { lacks, tls_only });
         }
+        Ok(())
     }
 
-    fn scheme_at(&self, node: &Node, port: UrlPort) -> UrlScheme {
-        match self.set(node, IpFamily::V4) {
-            Some(url) if url.starts_with("https:") => UrlScheme::Https,
+    /// The scheme of the URL for machines that boot over this family: one that they cannot reach is replaced.
+    fn scheme_over(&self, node: &Node, family: IpFamily, port: UrlPort) -> UrlScheme {
+        let set = self.set(node, family).and_then(|url| Url::parse(&url).ok());
+        match set.filter(|url| family.reaches(url)) {
+            Some(url) if url.scheme() == UrlScheme::Https.name() => UrlScheme::Https,
             Some(_) => UrlScheme::Http,
             None => port.scheme,
         }
@@ -394,8 +416,10 @@ impl Urls {
     /// Whether the firmware of the machine of `node` gets the service's CA before a boot.
     #[must_use]
     pub fn enrols_ca(&self, node: &Node) -> bool {
-        Enrolment::of_boot_ca(node) != Enrolment::Leave
-            && self.boot_scheme(node) == UrlScheme::Https
+        let is_https = |family| {
+            self.scheme_over(node, family, self.first_port(node, family)) == UrlScheme::Https
+        };
+        Enrolment::of_boot_ca(node) != Enrolment::Leave && IpFamily::ALL.into_iter().any(is_https)
     }
 
     /// The scheme of the agent URL.
@@ -404,7 +428,7 @@ impl Urls {
         match &self.settings.agent {
             Some(url) if url.scheme() == UrlScheme::Https.name() => UrlScheme::Https,
             Some(_) => UrlScheme::Http,
-            None => self.settings.agent_port.scheme,
+            None => self.settings.agent_port.v4.scheme,
         }
     }
 
@@ -413,12 +437,15 @@ impl Urls {
     pub fn agent(&self, near: IpAddr) -> String {
         match &self.settings.agent {
             Some(url) => base(url),
-            None => self.settings.agent_port.at(near),
+            None => self.settings.agent_port.of(IpFamily::of(near)).at(near),
         }
     }
 }
 
 impl IpFamily {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
     /// The family of an address.
     #[must_use]
     pub fn of(address: IpAddr) -> Self {
@@ -541,8 +568,10 @@ mod tests {
         const NEAR: &str = "10.0.0.1";
         let tls = UrlPort { scheme: UrlScheme::Https, port: 8443 };
         let with = |http_loader, plain_boot_port| {
+            let boot_port = ByFamily::both(tls);
+            let plain_boot_port = ByFamily::both(plain_boot_port);
             let own = settings(None, None);
-            Urls::new(UrlSettings { boot_port: tls, plain_boot_port, http_loader, ..own }, None)
+            Urls::new(UrlSettings { boot_port, plain_boot_port, http_loader, ..own }, None)
         };
         let (near, node) = (NEAR.parse().unwrap(), booting_node());
         let attempt = node.attempt.as_ref().unwrap();
@@ -562,5 +591,40 @@ mod tests {
         assert!(of(&grub, Artifact::Iso).starts_with("https://"), "firmware fetches it");
         assert!(of(&only, Artifact::BootLoader).starts_with("https://"));
         assert!(script(&only, LoaderTls::None).starts_with("https://"));
+    }
+
+    #[test]
+    fn the_firmware_gets_the_ca_if_a_url_of_either_family_begins_with_https() {
+        let of = |boot: Option<&str>, boot6: Option<&str>, scheme| {
+            let boot_port = ByFamily::both(UrlPort { scheme, port: 8443 });
+            Urls::new(UrlSettings { boot_port, ..settings(boot, boot6) }, None)
+        };
+        let (plain, tls) = (UrlScheme::Http, UrlScheme::Https);
+        let mut node = booting_node();
+        node.boot_interface = BootInterface::Http;
+
+        assert!(!of(Some("http://10.0.0.1"), Some("http://[fd00::1]"), tls).enrols_ca(&node));
+        assert!(of(Some("http://10.0.0.1"), Some("https://[fd00::1]"), plain).enrols_ca(&node));
+        // Over IPv6, machines get the listener's own address instead of the IPv4 address.
+        assert!(of(Some("http://10.0.0.1"), None, tls).enrols_ca(&node));
+        assert!(!of(Some("http://boot.example"), None, tls).enrols_ca(&node));
+        node.driver_info.insert("external_http_url".into(), "HTTPS://edge.example".into());
+        assert!(of(None, None, plain).enrols_ca(&node));
+    }
+
+    #[test]
+    fn grub_is_refused_a_url_with_https_for_ipv6() {
+        let mut node = booting_node();
+        node.boot_interface = BootInterface::Http;
+        let with = |boot6: Option<&str>| {
+            let settings = settings(Some("http://10.0.0.1"), boot6);
+            Urls::new(UrlSettings { http_loader: HttpLoader::Grub, ..settings }, None)
+        };
+        let refused =
+            |urls: &Urls| urls.expect_tls_of_loader(&node, LoaderTls::None, false).is_err();
+
+        assert!(refused(&with(Some("https://[fd00::1]"))));
+        assert!(!refused(&with(Some("http://[fd00::1]"))));
+        assert!(!refused(&with(None)));
     }
 }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::{env, fs};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use netboot::image_reach::ImageReach;
 use netboot::listen_addresses::ListenAddresses;
 use netboot::urls::{ListenAddress, UrlScheme, UrlSettings, Urls};
@@ -203,6 +203,7 @@ impl Config {
         self.api.listen.check("api", self.tls.only)?;
         self.agent.listen.check("agent", self.tls.only)?;
         self.boot.listen.check("boot", self.tls.only)?;
+        self.check_urls()?;
         self.api.check()?;
         self.power.check()?;
         self.agent.check()?;
@@ -212,6 +213,26 @@ impl Config {
         self.images.check()?;
         self.limits.check()?;
         self.dhcp.check()
+    }
+}
+
+impl Config {
+    /// Checks that no URL is in clear, if all listeners must have TLS.
+    fn check_urls(&self) -> Result<()> {
+        let urls = [
+            ("public_url in [api]", &self.api.public_url),
+            ("url in [agent]", &self.agent.url),
+            ("url in [boot]", &self.boot.url),
+            ("url6 in [boot]", &self.boot.url6),
+        ];
+        for (setting, url) in urls {
+            let plain = url.as_ref().filter(|url| self.tls.only && url.scheme() != "https");
+            ensure!(
+                plain.is_none(),
+                "{setting} does not begin with https, and only = true in [tls] permits https alone"
+            );
+        }
+        Ok(())
     }
 }
 
@@ -277,6 +298,16 @@ mod tests {
                 "[tls]\nonly = true\n[{section}]\nlisten = \"http://127.0.0.1:1\""
             ));
             assert!(said.contains(&format!("[{section}]")) && said.contains("https"), "{said}");
+        }
+        for (section, name) in
+            [("api", "public_url"), ("agent", "url"), ("boot", "url"), ("boot", "url6")]
+        {
+            let url = |scheme: &str| {
+                format!("[tls]\nonly = true\n[{section}]\n{name} = \"{scheme}://h.example\"")
+            };
+            let said = refusal(&url("http"));
+            assert!(said.contains(&format!("{name} in [{section}]")), "{said}");
+            assert!(url("https").parse::<Config>().is_ok());
         }
     }
 

@@ -108,6 +108,13 @@ impl BootMeans {
         }
         let ipxe = if self.has_ipxe_with_tls(node) { LoaderTls::Own } else { LoaderTls::None };
         self.urls.expect_tls_of_loader(node, ipxe, self.tls_only)?;
+        // The settings have no such URL.
+        let plain = self.urls.base_of(node).filter(|base| self.tls_only && base.scheme() == "http");
+        ensure!(
+            plain.is_none(),
+            "external_http_url in driver_info does not begin with https, and only = true in [tls] of this service's \
+             settings permits https alone"
+        );
         self.urls.fit_firmware(node)?;
         let attempt = node.live_attempt();
         let boots = attempt.map_or(Boots::Ramdisk, Attempt::boots);
@@ -265,6 +272,22 @@ mod tests {
         // With both addresses these two get the one without TLS.
         assert_eq!(is_refused(&of(both), BootInterface::HttpIpxe), None);
         assert_eq!(is_refused(&of(&format!("{both}{grub}")), BootInterface::Http), None);
+    }
+
+    #[test]
+    fn a_nodes_own_url_in_clear_is_refused_where_https_is_all_that_is_permitted() {
+        let url = "[boot]\nurl = \"https://192.0.2.1:8443\"\n";
+        let (any, only) = (means(url, None), means(&format!("{url}[tls]\nonly = true"), None));
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        node.boot_interface = BootInterface::RedfishHttps;
+        node.driver_info.insert("deploy_iso".into(), "https://images.example/x.iso".into());
+
+        for (url, is_refused) in [("http://edge.example", true), ("https://edge.example", false)] {
+            node.driver_info.insert("external_http_url".into(), url.into());
+            let said = said_of(&only, &node);
+            assert_eq!(said.starts_with("external_http_url in driver_info"), is_refused, "{said}");
+            assert_eq!(said_of(&any, &node), "can boot");
+        }
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::LazyLock;
 
-use axum::Router;
+use axum::http::uri::Scheme;
 use axum::routing::get;
+use axum::{Extension, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use nodes::{NodeIndex, Nodes, Recorder};
@@ -21,6 +22,7 @@ use store::Store;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use transport::http_server::ConnectionScheme;
 
 /// The hash of `secret`, with a low cost for fast tests.
 static HASH: LazyLock<String> = LazyLock::new(|| bcrypt::hash("secret", 4).unwrap());
@@ -57,6 +59,25 @@ fn a_page_in_an_operators_browser_can_neither_write_nor_read() {
     let answer = post(&origin);
     assert_eq!(answer.status, 201, "our own page: {answer:?}");
     assert!(answer.head.contains("nosniff"), "{answer:?}");
+}
+
+#[test]
+fn on_a_listener_with_tls_links_and_our_own_page_have_https() {
+    let service = Service::without_users();
+    let host = service.operators_tls;
+    let ask = |method: &str, target: &str, headers: &str, body: &str| {
+        service.send(host, method, target, &format!("Host: {host}\r\n{headers}"), body)
+    };
+
+    let root = ask("GET", "/", "", "");
+    assert!(root.text.contains(&format!("\"https://{host}/v1")), "{root:?}");
+    assert!(!root.text.contains("http://"), "{root:?}");
+    let json = "Content-Type: application/json\r\n";
+    let created = ask("POST", "/v1/nodes", json, NODE);
+    assert!(created.head.contains(&format!("location: https://{host}/v1/nodes/")), "{created:?}");
+    let own = |scheme: &str| ask("GET", "/v1", &format!("Origin: {scheme}://{host}\r\n"), "");
+    assert_eq!(own("https").status, 200);
+    assert_eq!(own("http").status, 403);
 }
 
 #[test]
@@ -179,6 +200,8 @@ fn basic(user: &str, password: &str) -> String {
 /// The API and the agents' part, guarded, on sockets.
 struct Service {
     operators: SocketAddr,
+    /// Like `operators`, for a listener with TLS. The bytes are in clear.
+    operators_tls: SocketAddr,
     agents: SocketAddr,
     dir: TempDir,
     _runtime: Runtime,
@@ -243,9 +266,12 @@ impl Service {
             runtime.spawn(async move { axum::serve(listener, routes).await });
             address
         };
-        let operators = serve(guard.guard(operators));
+        let operators = guard.guard(operators);
+        let tls = Extension(ConnectionScheme(Scheme::HTTPS));
+        let operators_tls = serve(operators.clone().layer(tls));
+        let operators = serve(operators);
         let agents = serve(guard::machines(agent_router(api)));
-        Self { operators, agents, dir, _runtime: runtime }
+        Self { operators, operators_tls, agents, dir, _runtime: runtime }
     }
 
     fn get(&self, path: &str, headers: &str) -> Answer {

@@ -34,6 +34,7 @@ use axum::extract::ConnectInfo;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::header::CONNECTION;
+use http::uri::Scheme;
 use http::{HeaderValue, Request, Response};
 use hyper::body::{Body as HttpBody, Incoming};
 use hyper::server::conn::http1;
@@ -54,7 +55,7 @@ pub use self::file_parts::{FilePart, FileParts};
 pub use self::listener::{
     EncryptedConnection, EncryptedStream, HandshakeFailure, ListenerTls, PortListener, TlsAlert,
 };
-use self::listener::{NewConnection, poll_accept};
+use self::listener::{Listeners, NewConnection};
 use self::lobby::Lobby;
 use self::metrics::HttpMetrics;
 #[cfg(feature = "test-servers")]
@@ -176,6 +177,10 @@ impl ConnectionOwner {
     }
 }
 
+/// An extension of a request: the scheme of the URL that leads to its connection.
+#[derive(Clone, Debug)]
+pub struct ConnectionScheme(pub Scheme);
+
 /// An answer, and its meaning for the connection.
 pub struct Answered<B> {
     /// The HTTP response.
@@ -203,10 +208,9 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
     let mut look = interval(Lobby::LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut end = pin!(end);
-    let admit = |peer: SocketAddr, now| {
-        let is_expected = handler.service.expects(peer.ip());
-        let acquaintance = if is_expected { Acquaintance::Known } else { Acquaintance::Stranger };
-        state.admit(peer.ip(), acquaintance, now)
+    let mut listeners = Listeners::new(listeners);
+    let acquaintance = |peer: IpAddr| {
+        if handler.service.expects(peer) { Acquaintance::Known } else { Acquaintance::Stranger }
     };
     loop {
         let takes = lobby.has_room() && connections.len() < limits.connections + LEAVING;
@@ -216,12 +220,15 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
             Some(_) = connections.join_next() => {}
             _ = sweep.tick() => state.sweep(Instant::now()),
             _ = look.tick(), if !lobby.is_empty() => {
-                placed = lobby.place(Instant::now(), admit);
+                placed = lobby.place(Instant::now(), acquaintance, |peer, acquaintance, now| {
+                    state.admit(peer, acquaintance, now)
+                });
             }
-            accepted = poll_fn(|cx| poll_accept(&listeners, cx)), if takes => match accepted {
+            accepted = poll_fn(|cx| listeners.poll_accept(cx)), if takes => match accepted {
                 Ok(new) => {
                     let now = Instant::now();
-                    match admit(new.peer, now) {
+                    let peer = new.peer.ip();
+                    match state.admit(peer, acquaintance(peer), now) {
                         Ok(held) => placed.push((new, held)),
                         Err(full) => lobby.enter(new, full, now),
                     }
@@ -367,6 +374,8 @@ impl<S: HttpService> Handler<S> {
         });
         request.extensions_mut().insert(ConnectInfo(caller.remote));
         request.extensions_mut().insert(ConnectionOwner(Arc::clone(held)));
+        let scheme = if caller.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+        request.extensions_mut().insert(ConnectionScheme(scheme));
         let mut answered = self.service.answer(request, caller).await;
         // Held until now: the parsed body may be larger than the body.
         drop(share);

@@ -12,12 +12,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use axum::extract::{ConnectInfo, Request, State};
+use axum::http::uri::Scheme;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::{Json, Router};
 use tower::Layer as _;
 use transport::htpasswd::Htpasswd;
+use transport::http_server::ConnectionScheme;
 
 use self::hosts::{ApiNames, Authority, ForeignPage, WrongHost, is_json};
 use self::users::{ApiUser, NotLoggedIn, Users};
@@ -72,7 +74,7 @@ impl OperatorGuard {
 
     async fn let_in(&self, request: &mut Request) -> Result<(), NotLetIn> {
         let own = self.names.check(request.version(), request.uri(), request.headers())?;
-        self.names.check_page(own.as_ref(), request.headers())?;
+        self.names.check_page(own.as_ref(), scheme_of(request), request.headers())?;
         if let Some(users) =
             self.users.as_ref().filter(|_| !routes::is_public(request.uri().path()))
         {
@@ -107,11 +109,18 @@ pub fn machines(routes: Router) -> Router {
 async fn guard_machines(request: Request, next: Next) -> Response {
     let headers = request.headers();
     let own = headers.get(header::HOST).and_then(|host| Authority::parse(host.to_str().ok()?));
-    let no_page = ApiNames::default().check_page(own.as_ref(), headers).map_err(NotLetIn::from);
+    let no_page = ApiNames::default().check_page(own.as_ref(), scheme_of(&request), headers);
+    let no_page = no_page.map_err(NotLetIn::from);
     match no_page.and_then(|()| check_body(headers)) {
         Ok(()) => next.run(request).await,
         Err(refused) => refused.into_response(),
     }
+}
+
+/// The scheme of the request's connection, not of a proxy before it.
+pub(super) fn scheme_of(request: &Request) -> &str {
+    let scheme = request.extensions().get::<ConnectionScheme>();
+    scheme.map_or(Scheme::HTTP.as_str(), |ConnectionScheme(scheme)| scheme.as_str())
 }
 
 /// The peer's address. Proxy headers with the client's address are ignored.

@@ -13,6 +13,7 @@ use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
 use super::context::ApiContext;
+use super::guard::scheme_of;
 use super::guard::users::ApiUser;
 use crate::error::ApiError;
 
@@ -37,7 +38,7 @@ pub(super) async fn negotiate(
     let version = version_of(request.headers());
     let mut response = match version {
         Ok(version) => {
-            let view = view(&api, request.headers(), version);
+            let view = view(&api, &request, version);
             request.extensions_mut().insert(view);
             next.run(request).instrument(span.clone()).await
         }
@@ -95,10 +96,10 @@ fn shorter(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-fn view(api: &ApiContext, headers: &HeaderMap, version: Version) -> ClientView {
+fn view(api: &ApiContext, request: &Request, version: Version) -> ClientView {
     let base_url = api.settings.public_url.clone().unwrap_or_else(|| {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        format!("http://{}", host.unwrap_or("localhost"))
+        let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+        format!("{}://{}", scheme_of(request), host.unwrap_or("localhost"))
     });
     let base_url = base_url.trim_end_matches('/').to_owned();
     ClientView { version, base_url, host: api.settings.host.clone() }

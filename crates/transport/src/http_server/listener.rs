@@ -112,22 +112,35 @@ pub(super) struct NewConnection {
     pub(super) tls: Option<Arc<dyn ListenerTls>>,
 }
 
-/// The next connection on any of the listeners.
-pub(super) fn poll_accept(
-    listeners: &[PortListener],
-    cx: &mut Context<'_>,
-) -> Poll<io::Result<NewConnection>> {
-    for listener in listeners {
-        if let Poll::Ready(accepted) = listener.socket.poll_accept(cx) {
-            let tls = listener.tls.clone();
-            return Poll::Ready(accepted.map(|(stream, peer)| NewConnection {
-                stream,
-                peer: canonical(peer),
-                tls,
-            }));
-        }
+/// The listeners of a port, which are asked in turns: a flood on one must not keep the others waiting.
+#[derive(Debug)]
+pub(super) struct Listeners {
+    all: Vec<PortListener>,
+    /// The listener that is asked first.
+    first: usize,
+}
+
+impl Listeners {
+    pub(super) fn new(all: Vec<PortListener>) -> Self {
+        Self { all, first: 0 }
     }
-    Poll::Pending
+
+    /// The next connection on any of them.
+    pub(super) fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<NewConnection>> {
+        for number in (0..self.all.len()).map(|after| (self.first + after) % self.all.len()) {
+            let listener = &self.all[number];
+            if let Poll::Ready(accepted) = listener.socket.poll_accept(cx) {
+                self.first = number + 1;
+                let tls = listener.tls.clone();
+                return Poll::Ready(accepted.map(|(stream, peer)| NewConnection {
+                    stream,
+                    peer: canonical(peer),
+                    tls,
+                }));
+            }
+        }
+        Poll::Pending
+    }
 }
 
 fn canonical(peer: SocketAddr) -> SocketAddr {
@@ -135,5 +148,34 @@ fn canonical(peer: SocketAddr) -> SocketAddr {
         IpAddr::V4(v4) => SocketAddr::from((v4, peer.port())),
         // Keeps the scope of a link-local address.
         IpAddr::V6(_) => peer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_listener_with_a_full_backlog_does_not_keep_the_next_one_waiting() {
+        let listen = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sockets = [listen().await, listen().await];
+        let addresses = sockets.each_ref().map(|socket| socket.local_addr().unwrap());
+        let mut clients = Vec::new();
+        for address in [0, 0, 0, 1, 1].map(|number| addresses[number]) {
+            clients.push(TcpStream::connect(address).await.unwrap());
+        }
+        let all = sockets.map(|socket| PortListener { socket, tls: None });
+        let mut listeners = Listeners::new(all.into());
+
+        let mut order = Vec::new();
+        for _ in &clients {
+            let new = poll_fn(|cx| listeners.poll_accept(cx)).await.unwrap();
+            let near = new.stream.local_addr().unwrap();
+            order.push(addresses.iter().position(|address| *address == near).unwrap());
+        }
+
+        assert_eq!(order, [0, 1, 0, 1, 0]);
     }
 }

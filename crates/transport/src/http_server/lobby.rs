@@ -1,13 +1,14 @@
 //! Connections that wait for a place: a short burst is not refused, and silent connections are refused first.
 
 use std::collections::{HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use tokio::net::TcpStream;
 use tokio::task::unconstrained;
 
+use super::admission::Acquaintance;
 use super::listener::NewConnection;
 
 /// Number of connections among which a silent one is sought: each costs a call of the kernel, for each new connection of
@@ -76,21 +77,32 @@ impl Lobby {
         }
     }
 
-    /// The connections that have a place now; those that have sent something come first.
+    /// The connections that have a place now. Those of known peers come first, since they also get the places of
+    /// strangers, and then those that have sent something.
     pub(super) fn place<H>(
         &mut self,
         now: Instant,
-        admit: impl Fn(SocketAddr, Instant) -> Result<H, Full>,
+        acquaintance: impl Fn(IpAddr) -> Acquaintance,
+        admit: impl Fn(IpAddr, Acquaintance, Instant) -> Result<H, Full>,
     ) -> Vec<(NewConnection, H)> {
         let mut placed = Vec::new();
         let mut full_peers = HashSet::new();
         let mut is_full = false;
-        let (spoken, silent): (Vec<_>, Vec<_>) =
-            self.waiting.drain(..).partition(|waiting| has_spoken(&waiting.new.stream));
-        for mut waiting in spoken.into_iter().chain(silent) {
+        let mut in_order: Vec<_> = self
+            .waiting
+            .drain(..)
+            .map(|waiting| {
+                let acquaintance = acquaintance(waiting.new.peer.ip());
+                let is_stranger = acquaintance == Acquaintance::Stranger;
+                ((is_stranger, !has_spoken(&waiting.new.stream)), acquaintance, waiting)
+            })
+            .collect();
+        // It keeps the order of arrival among equals.
+        in_order.sort_by_key(|(order, ..)| *order);
+        for (_, acquaintance, mut waiting) in in_order {
             let address = waiting.new.peer.ip();
             if !is_full && !full_peers.contains(&address) {
-                match admit(waiting.new.peer, now) {
+                match admit(address, acquaintance, now) {
                     Ok(held) => {
                         placed.push((waiting.new, held));
                         continue;
@@ -144,4 +156,49 @@ fn refuse(new: &NewConnection) {
         Content-Type: text/plain\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
         too many connections of yours are being answered\n";
     let _ = stream.try_write(WORDS);
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Addresses of a machine that is expected, and of a stranger.
+    const MACHINE: [u8; 4] = [127, 0, 0, 2];
+    const STRANGER: [u8; 4] = [127, 0, 0, 3];
+
+    #[tokio::test]
+    async fn a_known_machine_gets_a_place_although_a_stranger_has_waited_longer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let near = listener.local_addr().unwrap();
+        let (mut lobby, now) = (Lobby::new(8), Instant::now());
+        let mut clients = Vec::new();
+        for address in [STRANGER, MACHINE] {
+            let mut client = TcpStream::connect(near).await.unwrap();
+            if address == STRANGER {
+                client.write_all(b"GET ").await.unwrap();
+            }
+            clients.push(client);
+            let (stream, _) = listener.accept().await.unwrap();
+            let new = NewConnection { stream, peer: (address, 1).into(), tls: None };
+            lobby.enter(new, Full::Port, now);
+        }
+
+        let acquaintance = |peer: IpAddr| match peer == IpAddr::from(MACHINE) {
+            true => Acquaintance::Known,
+            false => Acquaintance::Stranger,
+        };
+        // The places are of idle strangers.
+        let admit = |_, acquaintance, _| match acquaintance {
+            Acquaintance::Known => Ok(()),
+            Acquaintance::Stranger => Err(Full::Port),
+        };
+        let placed = lobby.place(now, acquaintance, admit);
+
+        let placed: Vec<_> = placed.iter().map(|(new, ())| new.peer.ip()).collect();
+        assert_eq!(placed, [IpAddr::from(MACHINE)]);
+        assert!(!lobby.is_empty());
+    }
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use futures::{pending, poll};
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::yield_now;
 use tracing::warn;
 use uuid::Uuid;
 
@@ -199,6 +200,9 @@ impl ConnectionPlace {
         }
         loop {
             let turn = self.port.handshakes.acquire().await;
+            // Only so many strangers are in the runtime's queue. A known machine's handshake that is ready comes before
+            // those that wait for their turn.
+            yield_now().await;
             if let Poll::Ready(made) = poll!(handshake.as_mut()) {
                 return made;
             }
@@ -225,5 +229,34 @@ impl Drop for ConnectionPlace {
         let mut table = self.port.table();
         table.admission.remove(self.id);
         table.closing.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_known_machines_handshake_does_not_wait_for_those_of_a_thousand_strangers() {
+        const STRANGERS: u32 = 1_000;
+        let limits = ConnectionLimits { connections: 2_000, per_peer: 2_000, ..Default::default() };
+        let port = Arc::new(PortState::new("a port", limits, HttpMetrics::default()));
+        let computed = Arc::new(AtomicU32::new(0));
+        let begin = |acquaintance| {
+            let place = port.admit([192, 0, 2, 1].into(), acquaintance, Instant::now()).unwrap();
+            let computed = Arc::clone(&computed);
+            tokio::spawn(async move {
+                place.handshake(async { computed.fetch_add(1, Ordering::Relaxed) }).await
+            })
+        };
+        let strangers: Vec<_> = (0..STRANGERS).map(|_| begin(Acquaintance::Stranger)).collect();
+
+        let known = begin(Acquaintance::Known).await.unwrap();
+
+        assert!(known <= HANDSHAKES as u32, "{known} strangers were first");
+        futures::future::join_all(strangers).await;
+        assert_eq!(computed.load(Ordering::Relaxed), STRANGERS + 1);
     }
 }

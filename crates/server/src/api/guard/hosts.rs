@@ -115,16 +115,17 @@ impl ApiNames {
         }
     }
 
-    /// Refuses a request from a page of another origin than `own`.
+    /// Refuses a request from a page of another origin than `own`, on a connection of this scheme.
     ///
     /// # Errors
     /// [`ForeignPage`]
     pub(super) fn check_page(
         &self,
         own: Option<&Authority>,
+        scheme: &str,
         headers: &HeaderMap,
     ) -> Result<(), ForeignPage> {
-        let own = own.map(|own| own.origin("http"));
+        let own = own.map(|own| own.origin(scheme));
         for origin in headers.get_all(header::ORIGIN) {
             let origin = origin.to_str().ok().and_then(Origin::parse);
             if origin.is_none() || (origin != own && origin != self.public) {
@@ -321,7 +322,8 @@ mod tests {
     #[test]
     fn a_page_must_be_of_our_own_origin() {
         let own = Authority::parse("127.0.0.1:6385");
-        let page = |all: &[(&'static str, &str)]| names().check_page(own.as_ref(), &headers(all));
+        let page =
+            |all: &[(&'static str, &str)]| names().check_page(own.as_ref(), "http", &headers(all));
 
         assert_eq!(page(&[]), Ok(()));
         assert_eq!(page(&[("origin", "http://127.0.0.1:6385")]), Ok(()));
@@ -350,7 +352,7 @@ mod tests {
         for site in ["cross-site", "same-site", "x"] {
             assert_eq!(page(&[("sec-fetch-site", site)]), Err(ForeignPage::Site));
         }
-        let nameless = names().check_page(None, &headers(&[("origin", "http://x")]));
+        let nameless = names().check_page(None, "http", &headers(&[("origin", "http://x")]));
         assert_eq!(nameless, Err(ForeignPage::Origin));
     }
 
