@@ -11,7 +11,7 @@ const COUNT: u32 = 1000;
 
 fn main() -> Result<()> {
     let key = env::args().nth(1).context("usage: signatures KEY")?;
-    let key = SigningKey::open(&SignKey::try_from(key)?)?;
+    let key = SigningKey::open(&key.parse::<SignKey>()?)?;
     let mut times = Vec::new();
     for number in 0..COUNT {
         let began = Instant::now();

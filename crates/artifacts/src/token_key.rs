@@ -51,10 +51,11 @@ impl TokenKeyUri {
         let (mut module, mut pin) = (None, None);
         let (mut token, mut object, mut id) = (None, None, None);
         let attributes = path.split(';').chain(query.split('&')).filter(|it| !it.is_empty());
-        for attribute in attributes {
-            let (name, value) = attribute
-                .split_once('=')
-                .with_context(|| format!("has {attribute:?}, which is not a name with a value"))?;
+        for (index, attribute) in attributes.enumerate() {
+            // It may be the rest of a PIN, and is not shown.
+            let (name, value) = attribute.split_once('=').with_context(|| {
+                format!("has attribute {}, which is not a name with a value", index + 1)
+            })?;
             let bytes = decoded(value).with_context(|| format!("has a wrong % in {name}"))?;
             let text = || {
                 let text = String::from_utf8(bytes.clone());

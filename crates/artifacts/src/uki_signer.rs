@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Read as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
@@ -19,7 +20,6 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::sign::{Signer, Verifier};
 use openssl::x509::X509;
-use serde::Deserialize;
 
 use crate::boot_set::Shared;
 use crate::private_file::open_private;
@@ -43,8 +43,7 @@ struct Inner {
 }
 
 /// Where the key is.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SignKey {
     /// In a file (PEM).
     File(PathBuf),
@@ -52,12 +51,12 @@ pub enum SignKey {
     Token(TokenKeyUri),
 }
 
-impl TryFrom<String> for SignKey {
-    type Error = anyhow::Error;
+impl FromStr for SignKey {
+    type Err = anyhow::Error;
 
-    fn try_from(text: String) -> Result<Self> {
-        if TokenKeyUri::is_one(&text) {
-            Ok(Self::Token(TokenKeyUri::parse(&text).context("the URI of the key")?))
+    fn from_str(text: &str) -> Result<Self> {
+        if TokenKeyUri::is_one(text) {
+            Ok(Self::Token(TokenKeyUri::parse(text).context("the URI of the key")?))
         } else {
             Ok(Self::File(text.into()))
         }

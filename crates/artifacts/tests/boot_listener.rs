@@ -568,7 +568,7 @@ fn token_signs(folder: &Path) {
         let module = "/usr/lib/softhsm/libsofthsm2.so";
         let uri =
             format!("pkcs11:token=boot;{object}?module-path={module}&pin-source={}", pin.display());
-        SignKey::try_from(uri).unwrap()
+        uri.parse::<SignKey>().unwrap()
     };
     let open = |key: &SignKey| UkiSigner::open(key, &certificate);
     let [file, token] = [

@@ -11,6 +11,7 @@ use hardware::Mac;
 use nix::net::if_::if_nametoindex;
 use redfish::emulator::{FaultRule, Platform};
 use serde::Deserialize;
+use transport::settings_file::read_settings;
 
 /// Number of network cards with a fixed place on the first PCI bus.
 const MOST_NICS: usize = 8;
@@ -327,7 +328,7 @@ impl BmcConfig {
     pub fn read(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("reading the configuration {}", path.display()))?;
-        toml::from_str(&text).with_context(|| format!("in the configuration {}", path.display()))
+        read_settings(&text).with_context(|| format!("in the configuration {}", path.display()))
     }
 
     /// Checks everything that can be checked before the start.
@@ -414,6 +415,19 @@ impl MachineConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refused_configuration_shows_no_password() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("bmc.toml");
+        for password in ["password = 1234", "password = \"1234", "passwort = \"1234\""] {
+            std::fs::write(&path, format!("state_dir = '/tmp/x'\n{password}")).unwrap();
+
+            let refused = format!("{:#}", BmcConfig::read(&path).unwrap_err());
+
+            assert!(refused.contains("line 2") && !refused.contains("1234"), "{refused}");
+        }
+    }
 
     #[test]
     fn the_smallest_configuration_is_enough() {

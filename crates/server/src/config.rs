@@ -26,6 +26,7 @@ use netboot::urls::{ListenAddress, UrlScheme, UrlSettings, Urls};
 use nix::unistd::{Uid, gethostname};
 use provision::Policy;
 use serde::Deserialize;
+use transport::settings_file::read_settings;
 use url::{Host, Url};
 
 pub use self::addresses::AddressOrNetwork;
@@ -240,7 +241,7 @@ impl FromStr for Config {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text)?;
+        let config: Self = read_settings(text)?;
         config.check()?;
         Ok(config)
     }

@@ -6,6 +6,7 @@ pub mod htpasswd;
 pub mod http_server;
 pub mod listen;
 pub mod repeats;
+pub mod settings_file;
 #[cfg(any(test, feature = "test-servers"))]
 pub mod test_servers;
 pub mod tls;

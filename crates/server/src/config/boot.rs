@@ -32,7 +32,7 @@ pub struct BootConfig {
     pub image_dirs: Option<Vec<PathBuf>>,
     /// The key that signs UKIs for Secure Boot: a file (PEM), which only its owner may read, or a key in a PKCS #11 token,
     /// by its URI (RFC 7512).
-    pub sign_key: Option<SignKey>,
+    pub sign_key: Option<String>,
     /// The certificate (PEM) of `sign_key`, with issuers that signatures shall carry.
     pub sign_certificate: Option<PathBuf>,
 }
@@ -64,15 +64,19 @@ impl BootConfig {
         self.image_dirs.clone().unwrap_or_else(|| vec![state_dir.join("images")])
     }
 
+    fn sign_key(&self) -> Result<Option<SignKey>> {
+        self.sign_key.as_deref().map(str::parse).transpose().context("boot.sign_key")
+    }
+
     /// Opens the key that signs UKIs, if there is one.
     ///
     /// # Errors
     /// A file that cannot be used.
     pub(crate) fn uki_signer(&self) -> Result<Option<UkiSigner>> {
-        let (Some(key), Some(certificate)) = (&self.sign_key, &self.sign_certificate) else {
+        let (Some(key), Some(certificate)) = (self.sign_key()?, &self.sign_certificate) else {
             return Ok(None);
         };
-        let signer = UkiSigner::open(key, certificate);
+        let signer = UkiSigner::open(&key, certificate);
         Ok(Some(signer.context("boot.sign_key and boot.sign_certificate cannot be used")?))
     }
 
@@ -92,6 +96,7 @@ impl BootConfig {
             !self.kernel_append_params.contains(|c: char| c.is_control()),
             "boot.kernel_append_params must be one line of kernel arguments"
         );
+        self.sign_key()?;
         ensure!(
             self.sign_key.is_some() == self.sign_certificate.is_some(),
             "boot.sign_key and boot.sign_certificate belong together"
@@ -113,6 +118,20 @@ mod tests {
     fn shim_with_a_uki_that_nobody_signs_is_refused() {
         let refused = refusal("[boot]\nhttp_loader = \"shim-uki\"");
         assert!(refused.contains("needs boot.sign_key"), "{refused}");
+    }
+
+    #[test]
+    fn the_uri_of_a_key_is_refused_with_the_reason_and_without_its_pin() {
+        for (uri, reason) in [
+            ("pkcs11:object=uki?module-path=/x.so&pin-value=1234", "pin-source"),
+            ("pkcs11:object=uki?module-path=/x.so&pin-value=12&1234", "pin-source"),
+            ("pkcs11:object=uki?module-path=/x.so&1234", "attribute 3"),
+            ("pkcs11:object=uki", "module-path"),
+        ] {
+            let refused = refusal(&format!("[boot]\nsign_key = \"{uri}\""));
+            assert!(refused.contains("boot.sign_key") && refused.contains(reason), "{refused}");
+            assert!(!refused.contains("1234"), "{refused}");
+        }
     }
 
     #[test]
