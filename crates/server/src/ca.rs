@@ -1,7 +1,7 @@
 //! The certificate of the service's own authority, for those who must trust it.
 
-use anyhow::{Context as _, Result, bail};
-use store::Store;
+use anyhow::{Context as _, Error, Result, bail};
+use store::{Store, StoreError};
 
 use crate::config::Config;
 
@@ -22,11 +22,39 @@ pub async fn authority_certificate(config: &Config) -> Result<String> {
     }
     let state = config.state_dir()?;
     let (url, key) = (config.database.url_in(&state), config.database.key_file_in(&state));
-    let store = Store::open_to_read(&url, &key).await.context("cannot open the database")?;
+    let store = Store::open_to_read(&url, &key).await.map_err(not_opened)?;
     let authority = store.authority().await;
     store.close().await;
     let authority = authority.context("cannot read the authority")?.context(
         "there is no CA yet: it is made when the service first starts with an https:// address in listen",
     )?;
     Ok(authority.certificate)
+}
+
+fn not_opened(error: StoreError) -> Error {
+    let is_new = matches!(error, StoreError::Missing { .. } | StoreError::NoTables { .. });
+    let error = Error::new(error);
+    if is_new {
+        error.context(
+            "there is no CA here: start `ferroboot serve` once, or give its --config or --state-dir",
+        )
+    } else {
+        error.context("cannot open the database")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_wrong_state_directory_is_named_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = Config { state_dir: Some(dir.path().to_owned()), ..Config::default() };
+
+        let refused = format!("{:#}", authority_certificate(&config).await.unwrap_err());
+
+        assert!(refused.contains("start `ferroboot serve` once"), "{refused}");
+        assert!(refused.contains("there is no database"), "{refused}");
+    }
 }

@@ -1,6 +1,7 @@
 //! The daemon from its start to its end.
 
 mod base;
+mod first_commands;
 mod http_ports;
 mod listener_tls;
 mod parts;
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 use transport::http_server::PortShares;
 
 use self::base::DaemonBase;
+use self::first_commands::first_commands;
 use self::http_ports::HttpPorts;
 use self::listener_tls::DaemonTls;
 use self::parts::{DaemonParts, LAST_PATIENCE};
@@ -143,9 +145,7 @@ fn say_ready(config: &Config, state: &StateDir, means: &BootMeans) {
     }
     let address = config.api.listen.of_urls(config.tls.only);
     info!("ready: Ironic's API on {address}");
-    let login = match config.api.users {
-        None => "OS_AUTH_TYPE=none",
-        Some(_) => "OS_AUTH_TYPE=http_basic OS_USERNAME=… OS_PASSWORD=…",
-    };
-    info!("next: {login} OS_ENDPOINT={address} baremetal node list");
+    for line in first_commands(config) {
+        info!("next: {line}");
+    }
 }
