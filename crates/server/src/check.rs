@@ -24,7 +24,8 @@ use crate::api::guard::OperatorGuard;
 use crate::config::Config;
 use crate::dhcp;
 use crate::dhcp::port::{self, CannotListen};
-use crate::state_dir::StateSeen;
+use crate::means::BootMeans;
+use crate::state_dir::{StateSeen, is_held_by};
 
 /// Checks everything, and changes nothing. If a service is running already, its state directory and its ports are
 /// accepted as they are.
@@ -37,9 +38,11 @@ pub async fn all(config: &Config) -> Vec<Found> {
         ("boot listener", &config.boot.listen),
     ];
     let mut found = Vec::new();
+    let state_path = state.as_ref().map(|(_, path)| path.as_path()).ok();
     for (what, listen) in ports {
+        let port = |address| port(address, state_path, is_running);
         let addresses = listen.all(config.tls.only).map(|listen| listen.address);
-        found.extend(addresses.map(|address| (what.to_owned(), port(address, is_running))));
+        found.extend(addresses.map(|address| (what.to_owned(), port(address))));
     }
     if let Some(files) = config.tls.files() {
         found.push(("certificate".to_owned(), certificate(config, files)));
@@ -58,6 +61,9 @@ pub async fn all(config: &Config) -> Vec<Found> {
             let path = path.canonicalize().unwrap_or(path);
             found.push(("database".to_owned(), database(config, &path).await));
             found.push(("boot set".to_owned(), boot_set(config, &path)));
+            let boot_sets = BootSets::look(&config.boot.boot_sets_in(&path));
+            let means = BootMeans::new(config, config.urls(None), boot_sets);
+            found.push(("first loader".to_owned(), means.expect_http_loader()));
             for network in &config.dhcp.networks {
                 let shown = serves(config, network, &path);
                 found.push((format!("DHCP on {}", network.interface), shown));
@@ -80,7 +86,11 @@ pub async fn all(config: &Config) -> Vec<Found> {
 /// Checks that a network can be served, or is being served.
 fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<String> {
     // With SO_REUSEADDR on both sides, two processes share a port.
-    let is_ours = network::has_ports(network)?;
+    let ours = network::services_at(network)?;
+    for pid in &ours {
+        expect_service_from(state, *pid).with_context(|| format!("on {}", network.interface))?;
+    }
+    let is_ours = !ours.is_empty();
     let own = dhcp::DhcpThread::could_open(&config.dhcp, network, state, is_ours)?;
     let (host, agent) = (network::look_at_host(&network.interface)?, &config.agent);
     host.fits(network, agent.url.as_ref(), agent.listen.of_urls(config.tls.only).address)?;
@@ -112,10 +122,12 @@ fn certificate(config: &Config, files: OperatorFiles) -> Result<String> {
 }
 
 /// `is_running` means that a service uses the state directory, even if the listening process cannot be identified.
-fn port(address: SocketAddr, is_running: bool) -> Result<String> {
+fn port(address: SocketAddr, state: Option<&Path>, is_running: bool) -> Result<String> {
     match port::who_listens(address) {
         Ok(PortHolder::Nobody) => Ok(format!("{address} is free")),
         Ok(PortHolder::Us(pid)) => {
+            let is_ours = state.map_or(Ok(()), |state| expect_service_from(state, pid));
+            is_ours.with_context(|| format!("cannot listen on {address}"))?;
             Ok(format!("{address}, where the service that runs listens (process {pid})"))
         }
         Err(CannotListen::Taken(by)) if is_running && by.contains(&PortProgram::Unseen) => {
@@ -123,6 +135,17 @@ fn port(address: SocketAddr, is_running: bool) -> Result<String> {
         }
         Err(taken) => Err(anyhow::Error::new(taken).context(format!("cannot listen on {address}"))),
     }
+}
+
+/// Checks that a process of this service serves from this state directory: another service on this host keeps its ports.
+fn expect_service_from(state: &Path, pid: u32) -> Result<()> {
+    ensure!(
+        is_held_by(state, pid),
+        "another ferroboot (process {pid}) listens there, and does not serve from {}: check with the settings of that service, \
+         or end it",
+        state.display()
+    );
+    Ok(())
 }
 
 fn directory(seen: StateSeen, path: &Path) -> String {

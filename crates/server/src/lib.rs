@@ -19,5 +19,8 @@ pub mod workers;
 #[cfg(test)]
 #[path = "../../store/tests/small_disk/mod.rs"]
 mod small_disk;
+#[cfg(test)]
+#[path = "../tests/boot_set/mod.rs"]
+mod test_boot_set;
 
 pub use serve::serve;

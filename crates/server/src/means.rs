@@ -1,8 +1,9 @@
 //! The host's means to boot machines: checked before a machine is touched, and logged at the start.
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use artifacts::{BootSets, ipxe_trusts_firmware_cas};
 use hardware::{CpuArch, SecureBootTrust};
+use jiff::Timestamp;
 use netboot::boot_set::boot_set_instructions;
 use netboot::image_reach::ImageReach;
 use netboot::network_settings::NetworkSettings;
@@ -13,6 +14,7 @@ use provision::artifact::HttpLoader;
 use provision::image::{MachineImage, image_of};
 use provision::{Attempt, BootInterface, Boots, Node};
 use url::Url;
+use uuid::Uuid;
 
 use crate::config::Config;
 
@@ -128,13 +130,7 @@ impl BootMeans {
         }
         let cpu_arch = node.cpu_arch()?;
         self.expect_signed_loader(node, cpu_arch)?;
-        ensure!(
-            !(self.leases_ipv6_alone
-                && node.boot_interface == BootInterface::Http
-                && self.loader == HttpLoader::ShimGrub),
-            "http_loader is shim-grub, whose GRUB fetches nothing over IPv6, and no [[dhcp.network]] has IPv4: give one a \
-             pool, or set http_loader to shim-uki or uki"
-        );
+        self.expect_ipv4_of_grub(node.boot_interface)?;
         self.boot_sets.look_again();
         let folder = self.boot_sets.folder();
         artifacts::check_boot_set(folder, cpu_arch).map_err(|missing| {
@@ -144,6 +140,46 @@ impl BootMeans {
         if node.boot_interface.begins_with_shim(self.loader, cpu_arch) {
             self.expect_shim(node, cpu_arch)?;
         }
+        Ok(())
+    }
+
+    /// Checks that `http_loader` fits the boot sets that are there, and the settings. It reads files.
+    ///
+    /// # Errors
+    /// The loader fetches nothing, or boot sets lack it.
+    pub fn expect_http_loader(&self) -> Result<String> {
+        self.expect_ipv4_of_grub(BootInterface::Http)?;
+        let mut node = Node::enrolled(Uuid::nil(), "redfish", Timestamp::UNIX_EPOCH);
+        node.boot_interface = BootInterface::Http;
+        let tls = self.urls.expect_tls_of_loader(&node, LoaderTls::None, self.tls_only);
+        tls.context("nodes with the boot interface http, and no external_http_url, do not boot")?;
+        self.boot_sets.look_again();
+        let has_shim = |cpu_arch: &CpuArch| self.loader.in_image(*cpu_arch).is_shim();
+        let (by_shim, others): (Vec<_>, Vec<_>) =
+            self.boot_sets.there().into_iter().partition(has_shim);
+        for cpu_arch in by_shim {
+            let shim = artifacts::shim_authorities(self.boot_sets.folder(), cpu_arch);
+            shim.context("http_loader in [boot] is shim, without which only http-ipxe boots")?;
+        }
+        let fits = "fits the boot set and the settings";
+        if others.is_empty() || !self.loader.is_shim() {
+            return Ok(fits.to_owned());
+        }
+        let others: Vec<_> = others.iter().map(|cpu_arch| cpu_arch.name()).collect();
+        Ok(format!(
+            "{fits}; there is no shim for {}: http does not boot there",
+            others.join(" and ")
+        ))
+    }
+
+    fn expect_ipv4_of_grub(&self, boot_interface: BootInterface) -> Result<()> {
+        ensure!(
+            !(self.leases_ipv6_alone
+                && boot_interface == BootInterface::Http
+                && self.loader == HttpLoader::ShimGrub),
+            "http_loader is shim-grub, whose GRUB fetches nothing over IPv6, and no [[dhcp.network]] has IPv4: give one a \
+             pool, or set http_loader to shim-uki or uki"
+        );
         Ok(())
     }
 
@@ -222,10 +258,9 @@ fn trust_of(node: &Node) -> Option<SecureBootTrust> {
 #[cfg(test)]
 mod tests {
     use hardware::HeldSigners;
-    use jiff::Timestamp;
-    use uuid::Uuid;
 
     use super::*;
+    use crate::test_boot_set::write_boot_set;
 
     fn means(settings: &str, address: Option<[u8; 4]>) -> BootMeans {
         let config: Config = settings.parse().unwrap();
@@ -381,6 +416,35 @@ mod tests {
         assert!(!is_refused(&with("uki", v6), BootInterface::Http));
         assert!(!is_refused(&with("shim-grub", &format!("{v4}\n{v6}")), BootInterface::Http));
         assert!(!is_refused(&with("shim-grub", "proxy = true"), BootInterface::Http));
+    }
+
+    #[test]
+    fn a_loader_that_boots_nothing_is_seen_without_a_node() {
+        let folder = tempfile::tempdir().unwrap();
+        write_boot_set(folder.path());
+        let key = "sign_key = \"/k\"\nsign_certificate = \"/c\"";
+        let fits = |boot: &str, more: &str| {
+            let config: Config = format!("[boot]\n{boot}\n{more}").parse().unwrap();
+            let boot_sets = BootSets::look(folder.path());
+            let means = BootMeans::new(&config, config.urls(None), boot_sets);
+            means.expect_http_loader().map_or_else(|error| format!("{error:#}"), |_| "fits".into())
+        };
+        let only = "[tls]\nonly = true";
+
+        for loader in ["shim-grub", "shim-uki"] {
+            let refused = fits(&format!("http_loader = \"{loader}\"\n{key}"), "");
+            assert!(refused.contains("`ferroboot image loaders`"), "{refused}");
+        }
+        assert_eq!(fits("", only), "fits");
+        let grub = "http_loader = \"grub\"";
+        assert_eq!(fits(grub, ""), "fits");
+        let refused = fits(grub, only);
+        assert!(refused.contains("GRUB has no TLS"), "{refused}");
+        let proxy = format!("{grub}\nurl = \"http://boot.example\"");
+        assert_eq!(fits(&proxy, only), "fits", "a proxy without TLS");
+        let v6 = "[[dhcp.network]]\ninterface = \"a\"\npool6 = \"2001:db8::10-2001:db8::20\"";
+        let refused = fits("http_loader = \"shim-grub\"", v6);
+        assert!(refused.contains("fetches nothing over IPv6"), "{refused}");
     }
 
     #[test]

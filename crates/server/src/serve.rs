@@ -143,6 +143,9 @@ fn say_ready(config: &Config, state: &StateDir, means: &BootMeans) {
         Ok(boots) => info!("{boots}"),
         Err(lacks) => warn!("{lacks}"),
     }
+    if let Err(unfit) = means.expect_http_loader() {
+        warn!("{unfit:#}");
+    }
     let address = config.api.listen.of_urls(config.tls.only);
     info!("ready: Ironic's API on {address}");
     for line in first_commands(config) {

@@ -1,6 +1,6 @@
 //! The state directory: private, locked by one daemon at a time, and the source of the daemon's identity.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
@@ -62,6 +62,14 @@ impl StateSeen {
             }
         }
     }
+}
+
+/// Whether a process has the lock file of a state directory open.
+pub(crate) fn is_held_by(path: &Path, pid: u32) -> bool {
+    let Ok(lock) = fs::metadata(path.join("lock")) else { return false };
+    let is_lock = |file: &Metadata| (file.dev(), file.ino()) == (lock.dev(), lock.ino());
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    open.filter_map(|fd| fs::metadata(fd.path()).ok()).any(|file| is_lock(&file))
 }
 
 /// A state directory that is locked until dropped.
@@ -232,7 +240,9 @@ mod tests {
         assert!(!path.exists() && !dir.path().join("a").exists());
         let serving = StateDir::lock(path.clone()).unwrap();
         assert_eq!(StateSeen::look(&path).unwrap(), StateSeen::InUse);
+        assert!(is_held_by(&path, std::process::id()));
         drop(serving);
+        assert!(!is_held_by(&path, std::process::id()));
         assert_eq!(StateSeen::look(&path).unwrap(), StateSeen::Free);
         assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "but for the lock of before");
         let file = dir.path().join("file");

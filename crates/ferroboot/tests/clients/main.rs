@@ -193,6 +193,14 @@ fn a_check_makes_nothing_and_knows_the_service_that_runs() {
     let state = fresh.path().join("state");
     let check = service.ferroboot(&["check", "--state-dir", state.to_str().unwrap()]);
     assert!(text(&check.stdout).contains("which the service will make"), "{check:?}");
+    let config = config.to_str().unwrap();
+    let check =
+        service.ferroboot(&["check", "--config", config, "--state-dir", state.to_str().unwrap()]);
+    for port in ["API", "agents", "boot listener"] {
+        let said = text(&check.stdout);
+        let line = said.lines().find(|line| line.contains(&format!("{port}: "))).unwrap();
+        assert!(line.starts_with("WRONG") && line.contains("another ferroboot"), "{line}");
+    }
     assert!(files(fresh.path()).is_empty(), "{:?}", files(fresh.path()));
 }
 

@@ -4,6 +4,7 @@ mod host;
 mod neighbours;
 mod url;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
@@ -120,15 +121,18 @@ async fn look_around(
     all
 }
 
-/// Checks that no other program has the ports of a network; returns whether this service has some.
-pub(super) fn has_ports(network: &NetworkSettings) -> Result<bool> {
-    let mut is_ours = false;
+/// Checks that no other program has the ports of a network; returns the processes of this service that have some.
+pub(super) fn services_at(network: &NetworkSettings) -> Result<BTreeSet<u32>> {
+    let mut ours = BTreeSet::new();
     for port in network.server_ports() {
         let holder = port::who_has(PortPlace::On(&network.interface), port)
             .with_context(|| format!("UDP port {port}"))?;
-        is_ours |= matches!(holder, PortHolder::Us(_));
+        match holder {
+            PortHolder::Nobody => {}
+            PortHolder::Us(pid) => _ = ours.insert(pid),
+        }
     }
-    Ok(is_ours)
+    Ok(ours)
 }
 
 /// Checks that TFTP's port is available at an own address.
