@@ -4,6 +4,8 @@
 mod addresses;
 mod agent;
 mod api;
+#[cfg(test)]
+mod book;
 mod boot;
 mod database;
 mod dhcp;
