@@ -15,8 +15,8 @@ pub struct LimitConfig {
     /// Connections of all ports: half of them for the boot listener, a quarter for each other port. Fewer if the
     /// limit of open files is lower.
     pub connections: usize,
-    /// The share of a port's connections, in percent, for one peer: an IPv4 address, an IPv6 /64, or a node whose
-    /// machine has a valid ticket.
+    /// The share in percent, for one peer, of the connections that a port serves at once (two thirds of its
+    /// connections): an IPv4 address, an IPv6 /64, or a node whose machine has a valid ticket.
     pub peer_percent: u8,
     /// Addresses and networks of proxies and of NAT, which have no limit of their own.
     pub exempt: Vec<AddressOrNetwork>,
