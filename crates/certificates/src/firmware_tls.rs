@@ -168,14 +168,28 @@ fn context(
     Ok(context.build())
 }
 
-/// Reasons of `openssl/sslerr.h`, which the crate does not name.
-fn failure(error: &SslError) -> HandshakeFailure {
-    const NO_SHARED_CIPHER: i32 = 193;
-    const NO_SUITABLE_GROUPS: [i32; 3] = [101, 118, 295];
-    const WRONG_VERSION: [i32; 3] = [258, 267, 292];
-    const HTTP_REQUEST: i32 = 156;
+/// The reasons of `openssl/sslerr.h` (`SSL_R_…`), which the crate does not name.
+mod reason {
+    pub(super) const NO_SUITABLE_KEY_SHARE: i32 = 101;
+    pub(super) const NO_SUITABLE_SIGNATURE_ALGORITHM: i32 = 118;
+    /// `CONNECT` in place of a record.
+    pub(super) const HTTPS_PROXY_REQUEST: i32 = 155;
+    /// `GET`, `HEAD`, `POST` or `PUT` in place of a record.
+    pub(super) const HTTP_REQUEST: i32 = 156;
+    pub(super) const NO_SHARED_CIPHER: i32 = 193;
+    /// Each version of the client is disabled here.
+    pub(super) const UNSUPPORTED_PROTOCOL: i32 = 258;
+    /// Any other bytes in place of a record: the name is that of a record's first field.
+    pub(super) const WRONG_VERSION_NUMBER: i32 = 267;
+    pub(super) const UNEXPECTED_EOF_WHILE_READING: i32 = 294;
+    pub(super) const NO_SUITABLE_GROUPS: i32 = 295;
+    /// The library itself has none of the client's versions, as with SSL 3.0.
+    pub(super) const VERSION_TOO_LOW: i32 = 396;
     /// `SSL_AD_REASON_OFFSET`: an alert's number is added to it.
-    const ALERT: i32 = 1000;
+    pub(super) const ALERT: i32 = 1000;
+}
+
+fn failure(error: &SslError) -> HandshakeFailure {
     let reason = error.ssl_error().and_then(|stack| stack.errors().first());
     let Some(reason) = reason else {
         let cut = error.io_error().is_none_or(|error| {
@@ -193,13 +207,16 @@ fn failure(error: &SslError) -> HandshakeFailure {
         };
     };
     match reason.reason_code() {
-        NO_SHARED_CIPHER => HandshakeFailure::NoCommonCipher,
-        code if NO_SUITABLE_GROUPS.contains(&code) => HandshakeFailure::NoCommonCipher,
-        code if WRONG_VERSION.contains(&code) => HandshakeFailure::NoCommonVersion,
-        HTTP_REQUEST => HandshakeFailure::PlainHttp,
-        // SSL_R_UNEXPECTED_EOF_WHILE_READING
-        294 => HandshakeFailure::Closed,
-        code if code > ALERT => match u8::try_from(code - ALERT) {
+        reason::NO_SHARED_CIPHER
+        | reason::NO_SUITABLE_GROUPS
+        | reason::NO_SUITABLE_KEY_SHARE
+        | reason::NO_SUITABLE_SIGNATURE_ALGORITHM => HandshakeFailure::NoCommonCipher,
+        reason::UNSUPPORTED_PROTOCOL | reason::VERSION_TOO_LOW => HandshakeFailure::NoCommonVersion,
+        reason::HTTP_REQUEST | reason::HTTPS_PROXY_REQUEST | reason::WRONG_VERSION_NUMBER => {
+            HandshakeFailure::PlainHttp
+        }
+        reason::UNEXPECTED_EOF_WHILE_READING => HandshakeFailure::Closed,
+        code if code > reason::ALERT => match u8::try_from(code - reason::ALERT) {
             Ok(alert) => HandshakeFailure::Alert(TlsAlert(alert)),
             Err(_) => other(reason),
         },

@@ -249,14 +249,23 @@ async fn old_versions_and_other_protocols_are_told_apart() {
         let versions = [SslVersion::TLS1, SslVersion::TLS1_1];
         let client = TlsClient { versions, ..TlsClient::default() };
         assert_eq!(refused(&tls, &client).await, HandshakeFailure::NoCommonVersion, "{tls:?}");
-        assert_eq!(
-            said(&tls, b"GET /boot/x HTTP/1.1\r\nHost: a\r\n\r\n").await,
-            HandshakeFailure::PlainHttp,
-            "{tls:?}"
-        );
+        assert_eq!(said(&tls, SSL_3_HELLO).await, HandshakeFailure::NoCommonVersion, "{tls:?}");
+        for bytes in [
+            "GET /boot/x HTTP/1.1\r\nHost: a\r\n\r\n",
+            "OPTIONS / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "SSH-2.0-OpenSSH_9.2p1\r\n",
+        ] {
+            let failure = said(&tls, bytes.as_bytes()).await;
+            assert_eq!(failure, HandshakeFailure::PlainHttp, "{bytes:?}, {tls:?}");
+        }
         assert_eq!(said(&tls, b"\x16\x03\x01").await, HandshakeFailure::Closed, "{tls:?}");
     }
 }
+
+/// A record with the hello of SSL 3.0, which offers one cipher.
+const SSL_3_HELLO: &[u8] = b"\x16\x03\x00\x00\x2d\x01\x00\x00\x29\x03\x00\
+    0123456789abcdef0123456789abcdef\x00\x00\x02\x00\x35\x01\x00";
 
 /// OpenSSL wants the same bytes again after a write that the socket did not take. A storm that begins in between makes records
 /// shorter.

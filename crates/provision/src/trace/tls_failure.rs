@@ -17,7 +17,7 @@ pub enum TlsFailure {
     NoCommonCipher,
     /// The client offers no version that the listener permits.
     NoCommonVersion,
-    /// The client speaks plain HTTP.
+    /// The client speaks plain HTTP, or anything else that is no TLS.
     PlainHttp,
     /// The client ended the handshake, and the service's certificate has expired.
     Expired,
@@ -67,7 +67,7 @@ impl TlsFailure {
             Self::Alert { .. } | Self::NoCommonVersion => {
                 "the firmware's TLS is older than 1.2: update the firmware, or boot this machine by http"
             }
-            Self::PlainHttp => "the URL begins with http:// and names the port for https",
+            Self::PlainHttp => "the URL may begin with http:// and name the port for https",
             Self::Expired => "replace the certificate in [tls]: its files are read again",
             // EDK2 sends no alert, whatever it dislikes.
             Self::Closed | Self::Other { .. } => {
@@ -99,7 +99,7 @@ impl fmt::Display for TlsFailure {
                 f.write_str("it offers no version of TLS that this service permits")
             }
             Self::Alert { alert } => write!(f, "it sent the TLS alert {alert}"),
-            Self::PlainHttp => f.write_str("it speaks plain HTTP on the port for https"),
+            Self::PlainHttp => f.write_str("it sends no TLS to the port for https"),
             Self::Expired => f.write_str("the certificate of this service has expired"),
             Self::Closed => f.write_str("it closed the connection within the handshake"),
             Self::Other { words } => f.write_str(words),

@@ -57,8 +57,8 @@ pub enum HandshakeFailure {
     /// The client offers no version that this listener permits.
     #[error("the client offers no version of TLS that this listener permits")]
     NoCommonVersion,
-    /// The client speaks plain HTTP.
-    #[error("the client speaks plain HTTP on a port for HTTPS")]
+    /// The client speaks plain HTTP, or anything else that is no TLS.
+    #[error("the client sends no TLS to a port for HTTPS")]
     PlainHttp,
     /// The client ended the handshake, and the listener's certificate has expired.
     #[error("the client ended the TLS handshake: the certificate of this listener has expired")]
