@@ -64,8 +64,22 @@ impl TlsFailure {
             Self::Alert { alert: 40 | 71 } | Self::NoCommonCipher => {
                 "old firmware has only DHE or RSA key exchange: old_firmware = true in [tls] permits these"
             }
-            Self::Alert { .. } | Self::NoCommonVersion => {
+            // protocol_version
+            Self::Alert { alert: 70 } | Self::NoCommonVersion => {
                 "the firmware's TLS is older than 1.2: update the firmware, or boot this machine by http"
+            }
+            // unsupported_certificate
+            Self::Alert { alert: 43 } => {
+                "the firmware verifies only another kind of key: the certificate in [tls] should have an RSA key instead \
+                 of ECDSA, or the reverse"
+            }
+            // decrypt_error; OpenSSL says so if the certificate's signature does not fit the CA of its issuer's name.
+            Self::Alert { alert: 51 } => {
+                "the firmware may trust a CA of the same name with another key (`ferroboot ca` prints this service's: \
+                 enrol it), or may not know the kind of signature (RSA with SHA-256 is known to most)"
+            }
+            Self::Alert { .. } => {
+                "RFC 8446 §6.2 says what the alert stands for; the machine's console may say more"
             }
             Self::PlainHttp => "the URL may begin with http:// and name the port for https",
             Self::Expired => "replace the certificate in [tls]: its files are read again",
@@ -103,6 +117,36 @@ impl fmt::Display for TlsFailure {
             Self::Expired => f.write_str("the certificate of this service has expired"),
             Self::Closed => f.write_str("it closed the connection within the handshake"),
             Self::Other { words } => f.write_str(words),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_missing_version_is_explained_by_old_tls() {
+        let old = "the firmware's TLS is older than 1.2";
+        for failure in [TlsFailure::NoCommonVersion, TlsFailure::Alert { alert: 70 }] {
+            assert!(failure.hint().starts_with(old), "{failure}");
+        }
+        for alert in (0..=u8::MAX).filter(|alert| *alert != 70) {
+            let failure = TlsFailure::Alert { alert };
+            assert!(!failure.hint().contains("older than"), "{failure}");
+            assert!(!failure.hint().contains("by http"), "{failure}");
+        }
+    }
+
+    #[test]
+    fn an_alert_about_a_key_or_a_signature_has_a_remedy_of_its_own() {
+        for (alert, words) in [
+            (43, "only another kind of key"),
+            (51, "a CA of the same name with another key"),
+            (80, "RFC 8446 §6.2"),
+        ] {
+            let failure = TlsFailure::Alert { alert };
+            assert!(failure.hint().contains(words), "{failure}: {}", failure.hint());
         }
     }
 }
