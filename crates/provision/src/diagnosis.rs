@@ -248,6 +248,7 @@ impl<'a> BootEvidence<'a> {
                     self.powered_on_at = Some(event.at);
                     self.firmware.powered_on();
                     self.drive.since_power_on = 0;
+                    self.shim = ShimSigns::default();
                 }
                 // Reading the power state says nothing about the machine's boot.
                 if *method != HttpMethod::Get {

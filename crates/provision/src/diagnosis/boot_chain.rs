@@ -17,8 +17,9 @@ const NO_GRUB: &str = "shim refuses GRUB if it is not signed by the distribution
                        (then shim waits at its console); GRUB before 2.12 asks for nothing over HTTP: add newer ones by \
                        `ferroboot image loaders`; and no GRUB up to 2.14 asks for anything over IPv6: use IPv4, or \
                        http_loader = \"shim-uki\"";
-const NO_NX_GRUB: &str = "shim was fetched again after GRUB, so it does not wait at its console: it returns to the firmware if \
-                          MokPolicy requires NX, and GRUB is not for NX: add a newer one by `ferroboot image loaders`";
+const SHIM_AGAIN: &str = "shim was fetched again after GRUB: the machine was restarted, or shim returned to the firmware, as it does if \
+                          MokPolicy requires NX and GRUB is not for NX (add a newer one by `ferroboot image loaders`); after \
+                          a restart, look at the machine's console, where shim waits if it refuses GRUB";
 const NO_WAY_BACK: &str = "GRUB did not return to the folder that it came from: it must be 2.12 or newer; look at the \
                            machine's console";
 const ANY_IN_IMAGE: &str = "Secure Boot refused shim (db needs one of Microsoft's certificates that signed it, and dbx nothing of it), \
@@ -27,7 +28,7 @@ const ANY_IN_IMAGE: &str = "Secure Boot refused shim (db needs one of Microsoft'
 const NO_KERNEL: &str = "GRUB starts only a kernel that shim accepts: one signed by the distribution of this shim; look at \
                          the machine's console";
 
-/// What shim was seen to do.
+/// What shim was seen to do since the power-on.
 #[derive(Clone, Copy, Default, PartialEq, Eq)]
 pub(super) enum ShimSigns {
     #[default]
@@ -36,8 +37,8 @@ pub(super) enum ShimSigns {
     Looked,
     /// It has fetched its second stage.
     Fetched,
-    /// It was fetched again after its second stage, and so has returned to the firmware.
-    Returned,
+    /// It was fetched again after its second stage: the machine was restarted, or shim has returned to the firmware.
+    FetchedAgain,
 }
 
 impl ShimSigns {
@@ -52,7 +53,7 @@ impl ShimSigns {
     pub(super) fn take_fetch(&mut self, artifact: Option<Artifact>) {
         *self = match (*self, artifact) {
             (Self::Nothing | Self::Looked, Some(Artifact::ShimSecondStage)) => Self::Fetched,
-            (Self::Fetched, Some(Artifact::BootLoader)) => Self::Returned,
+            (Self::Fetched, Some(Artifact::BootLoader)) => Self::FetchedAgain,
             (signs, _) => signs,
         };
     }
@@ -73,8 +74,8 @@ impl ShimSigns {
             (Some(Artifact::BootLoader), _) if self != Self::Nothing => NO_FETCH,
             (Some(Artifact::BootLoader), _) if secure_boot.forbids_shim() => FORBIDDEN_SHIM,
             (Some(Artifact::BootLoader), _) => NO_SHIM,
-            (Some(Artifact::ShimSecondStage), _) if with_grub && self == Self::Returned => {
-                NO_NX_GRUB
+            (Some(Artifact::ShimSecondStage), _) if with_grub && self == Self::FetchedAgain => {
+                SHIM_AGAIN
             }
             (Some(Artifact::ShimSecondStage), _) if with_grub => NO_GRUB,
             (Some(Artifact::Kernel), _) if with_grub => NO_KERNEL,

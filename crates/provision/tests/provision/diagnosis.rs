@@ -379,7 +379,13 @@ fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
     let looked = || shim().then(1, refused(None, "revocations_sku.efi", 404, "no such file"));
     let grub = || looked().then(1, fetched(Artifact::ShimSecondStage));
     let again = || grub().then(1, fetched(Artifact::BootLoader));
-    let returned = again().then(1, fetched(Artifact::ShimSecondStage));
+    let twice = again().then(1, fetched(Artifact::ShimSecondStage));
+    let switched_on = || {
+        grub()
+            .then(9, redfish(RedfishPurpose::PowerOn, "POST", Some(204), None))
+            .then(60, fetched(Artifact::BootLoader))
+    };
+    let refused_again = switched_on().then(1, fetched(Artifact::ShimSecondStage));
     let way_back = || grub().then(1, http("GET", None, "grub/grub.cfg", 200, 90, 90));
     let kernel =
         || way_back().then(1, fetched(Artifact::GrubConfig)).then(1, fetched(Artifact::Kernel));
@@ -387,7 +393,9 @@ fn the_program_of_a_chain_with_shim_that_did_not_start_the_next_one_is_named() {
         (shim(), "bootx64.efi", "did not start shim"),
         (looked(), "bootx64.efi", "shim started, and fetched nothing more"),
         (grub(), "grubx64.efi", "shim refuses GRUB if"),
-        (returned, "grubx64.efi", "MokPolicy requires NX"),
+        (twice, "grubx64.efi", "the machine was restarted, or shim returned to the firmware"),
+        (switched_on(), "bootx64.efi", "did not start shim"),
+        (refused_again, "grubx64.efi", "shim refuses GRUB if"),
         (way_back(), "grub/grub.cfg", "it must be 2.12 or newer"),
         (kernel(), "kernel", "only a kernel that shim accepts"),
     ] {
