@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::Read as _;
 use std::path::PathBuf;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
@@ -26,6 +26,8 @@ pub struct TokenKeyUri {
     module: PathBuf,
     /// `token`: the label of the token.
     token: Option<String>,
+    /// `serial`: the serial number of the token.
+    serial: Option<String>,
     /// `object`: the label of the key.
     object: Option<String>,
     /// `id`: `CKA_ID` of the key.
@@ -44,12 +46,12 @@ impl TokenKeyUri {
     /// Reads a URI.
     ///
     /// # Errors
-    /// It names no module, or no key, or has the PIN itself; in words.
+    /// It names no module, or no key, or a PIN without its token, or has the PIN itself; in words.
     pub fn parse(uri: &str) -> Result<Self> {
         let rest = uri.strip_prefix(SCHEME).context("does not begin with pkcs11:")?;
         let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
         let (mut module, mut pin) = (None, None);
-        let (mut token, mut object, mut id) = (None, None, None);
+        let (mut token, mut serial, mut object, mut id) = (None, None, None, None);
         let attributes = path.split(';').chain(query.split('&')).filter(|it| !it.is_empty());
         for (index, attribute) in attributes.enumerate() {
             // It may be the rest of a PIN, and is not shown.
@@ -63,6 +65,7 @@ impl TokenKeyUri {
             };
             match name {
                 "token" => token = Some(text()?),
+                "serial" => serial = Some(text()?),
                 "object" => object = Some(text()?),
                 "id" => id = Some(bytes),
                 "type" => ensure!(value == "private", "has the type {value}, not private"),
@@ -75,10 +78,15 @@ impl TokenKeyUri {
             }
         }
         ensure!(object.is_some() || id.is_some(), "names no key: add object= or id=");
+        // Each login with a wrong PIN brings a token nearer to its lock: no PIN goes to a token that happens to be first.
+        ensure!(
+            pin.is_none() || token.is_some() || serial.is_some(),
+            "names no token for the PIN: add token= or serial="
+        );
         let module = module
             .context("names no module: add ?module-path= with the library of the token (….so)")?;
         ensure!(module.is_absolute(), "has a module-path that does not begin with /");
-        Ok(Self { module, token, object, id, pin })
+        Ok(Self { module, token, serial, object, id, pin })
     }
 
     /// The key in words, without what leads to its PIN.
@@ -94,8 +102,9 @@ impl TokenKeyUri {
         let Some(path) = &self.pin else { return Ok(None) };
         let read = || {
             let mut pin = String::new();
-            open_private(path)?.take(LONGEST_PIN).read_to_string(&mut pin)?;
-            Ok::<_, anyhow::Error>(AuthPin::from(pin.trim_end_matches(['\r', '\n']).to_owned()))
+            open_private(path)?.take(LONGEST_PIN + 1).read_to_string(&mut pin)?;
+            ensure!(pin.len() as u64 <= LONGEST_PIN, "has more than {LONGEST_PIN} bytes");
+            Ok(AuthPin::from(pin.trim_end_matches(['\r', '\n']).to_owned()))
         };
         read().map(Some).with_context(|| format!("the PIN in {}", path.display()))
     }
@@ -132,6 +141,8 @@ pub(crate) struct TokenKey {
     context: Pkcs11,
     /// Opened again if the token has lost it.
     session: Mutex<Option<TokenSession>>,
+    /// The words of a refused login. None follows, since a token locks itself after a few.
+    refused_login: OnceLock<String>,
 }
 
 struct TokenSession {
@@ -158,7 +169,7 @@ impl TokenKey {
             Err(TokenError::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
             initialized => initialized.with_context(module)?,
         }
-        let key = Self { uri, context, session: Mutex::default() };
+        let key = Self { uri, context, session: Mutex::default(), refused_login: OnceLock::new() };
         let session = key.new_session()?;
         *key.lock() = Some(session);
         Ok(key)
@@ -168,7 +179,7 @@ impl TokenKey {
     /// machines boot.
     ///
     /// # Errors
-    /// The token does not sign, nor in a new session.
+    /// The token does not sign, nor in a new session; or it refused a login before.
     pub(crate) fn sign(&self, data: &[u8]) -> Result<Vec<u8>> {
         let mut session = self.lock();
         if let Some(open) = session.as_ref()
@@ -190,16 +201,16 @@ impl TokenKey {
         let key = || self.uri.key();
         for slot in self.context.get_slots_with_token().context("the slots of the module")? {
             let info = self.context.get_token_info(slot)?;
-            if self.uri.token.as_ref().is_some_and(|token| token != info.label().trim_end()) {
+            let is_meant = |meant: &Option<String>, own: &str| {
+                meant.as_ref().is_none_or(|meant| meant == own.trim_end())
+            };
+            if !is_meant(&self.uri.token, info.label())
+                || !is_meant(&self.uri.serial, info.serial_number())
+            {
                 continue;
             }
             let session = self.context.open_ro_session(slot).with_context(key)?;
-            let pin = self.uri.read_pin()?;
-            match pin.as_ref().map(|pin| session.login(UserType::User, Some(pin))) {
-                // All sessions of a process share the login.
-                None | Some(Err(TokenError::Pkcs11(RvError::UserAlreadyLoggedIn, _))) => {}
-                Some(login) => login.with_context(|| format!("the login for {}", key()))?,
-            }
+            self.login(&session)?;
             let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
             let label = self.uri.object.as_ref().map(|label| label.as_bytes().to_vec());
             template.extend(label.map(Attribute::Label));
@@ -211,6 +222,32 @@ impl TokenKey {
             }
         }
         bail!("there is no private key {}, or its PIN is missing (pin-source)", key())
+    }
+
+    fn login(&self, session: &Session) -> Result<()> {
+        let key = self.uri.key();
+        if let Some(refused) = self.refused_login.get() {
+            bail!(
+                "the login for {key} was refused ({refused}), and is not tried again before the next start of the service"
+            );
+        }
+        let Some(pin) = self.uri.read_pin()? else { return Ok(()) };
+        match session.login(UserType::User, Some(&pin)) {
+            // All sessions of a process share the login.
+            Ok(()) | Err(TokenError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(()),
+            // No attempt for the token: it, or its session, is gone.
+            Err(TokenError::Pkcs11(
+                why @ (RvError::DeviceRemoved
+                | RvError::TokenNotPresent
+                | RvError::SessionClosed
+                | RvError::SessionHandleInvalid),
+                function,
+            )) => Err(TokenError::Pkcs11(why, function)).context(format!("the login for {key}")),
+            Err(refused) => {
+                _ = self.refused_login.set(refused.to_string());
+                Err(refused).context(format!("the login for {key}"))
+            }
+        }
     }
 }
 
@@ -234,6 +271,7 @@ mod tests {
         let expected = TokenKeyUri {
             module: "/usr/lib/softhsm/libsofthsm2.so".into(),
             token: Some("Boot keys".to_owned()),
+            serial: None,
             object: Some("uki".to_owned()),
             id: Some(vec![1, 0xA0]),
             pin: Some("/etc/ferroboot/pin".into()),
@@ -256,6 +294,7 @@ mod tests {
             (format!("pkcs11:object=a;slot-description=b{MODULE}"), "not known here"),
             ("pkcs11:object=a?module-path=m.so".to_owned(), "does not begin with /"),
             (format!("pkcs11:object=a{MODULE}&pin-source=|ask"), "not the path of a file"),
+            (format!("pkcs11:object=a{MODULE}&pin-source=/pin"), "names no token for the PIN"),
         ] {
             let refused = TokenKeyUri::parse(&uri).unwrap_err().to_string();
             assert!(refused.contains(words), "{uri}: {refused}");

@@ -12,8 +12,11 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use artifacts::{ArtifactSettings, Artifacts, BootSets, SignKey, UkiSigner, check_boot_set};
+use artifacts::{
+    ArtifactSettings, Artifacts, BootSets, SignKey, SigningKey, UkiSigner, check_boot_set,
+};
 use certificates::{CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles};
+use cryptoki::context::Pkcs11;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
 use futures::stream::{self, StreamExt as _};
@@ -53,6 +56,7 @@ use transport::http_server::{
 use transport::listen::listen;
 use uuid::Uuid;
 
+const SOFTHSM: &str = "/usr/lib/softhsm/libsofthsm2.so";
 const KERNEL_LEN: usize = 700_001;
 const INITRAMFS_LEN: usize = 300_007;
 
@@ -565,9 +569,10 @@ fn token_signs(folder: &Path) {
     let certificate = folder.join("cert.pem");
     let uri = |object: &str, pin: &str| {
         let pin = folder.join(pin);
-        let module = "/usr/lib/softhsm/libsofthsm2.so";
-        let uri =
-            format!("pkcs11:token=boot;{object}?module-path={module}&pin-source={}", pin.display());
+        let uri = format!(
+            "pkcs11:token=boot;{object}?module-path={SOFTHSM}&pin-source={}",
+            pin.display()
+        );
         uri.parse::<SignKey>().unwrap()
     };
     let open = |key: &SignKey| UkiSigner::open(key, &certificate);
@@ -587,10 +592,40 @@ fn token_signs(folder: &Path) {
     let refusal = |key: SignKey| format!("{:#}", open(&key).unwrap_err());
     let none = refusal(uri("object=other", "pin"));
     assert!(none.contains("there is no private key \"other\" in boot"), "{none}");
-    fs::write(folder.join("pin"), "4321").unwrap();
     fs::write(folder.join("open"), "1234").unwrap();
     let readable = refusal(uri("object=uki", "open"));
     assert!(readable.contains("is open to other users"), "{readable}");
+
+    refused_login_is_not_tried_again(&uri("object=uki", "pin"), &folder.join("pin"));
+}
+
+fn refused_login_is_not_tried_again(uri: &SignKey, pin: &Path) {
+    let key = SigningKey::open(uri).unwrap();
+    log_out();
+    key.sign(b"a").unwrap();
+
+    log_out();
+    fs::write(pin, "4321").unwrap();
+    let refused = format!("{:#}", key.sign(b"a").unwrap_err());
+    assert!(refused.contains("the login for \"uki\" in boot: "), "{refused}");
+
+    fs::write(pin, "1234").unwrap();
+    let refused = format!("{:#}", key.sign(b"a").unwrap_err());
+    assert!(refused.contains("is not tried again before the next start"), "{refused}");
+    SigningKey::open(uri).unwrap().sign(b"a").unwrap();
+
+    log_out();
+    fs::write(pin, format!("1234\n{}", "\n".repeat(256))).unwrap();
+    let long = format!("{:#}", SigningKey::open(uri).unwrap_err());
+    assert!(long.contains("has more than 256 bytes"), "{long}");
+}
+
+/// Logs all sessions of this process out, as a token does that was reset.
+fn log_out() {
+    let module = Pkcs11::new(SOFTHSM).unwrap();
+    for slot in module.get_slots_with_initialized_token().unwrap() {
+        module.open_ro_session(slot).unwrap().logout().unwrap();
+    }
 }
 
 #[tokio::test]
