@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
-use openssl::asn1::{Asn1Integer, Asn1Time};
+use jiff::{SignedDuration, Timestamp};
+use openssl::asn1::{Asn1Integer, Asn1Time, Asn1TimeRef};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
@@ -17,17 +18,19 @@ use openssl::x509::extension::{
 };
 use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder};
 
-use crate::certificate_pair::{CertificatePair, ServerCertificates};
+use crate::certificate_pair::{CertificatePair, ServerCertificates, timestamp};
 
 /// Length of RSA keys, in bits. EDK2 builds with OpenSSL's security level 3 refuse 2048 (edk2#12651).
 const RSA_BITS: u32 = 3072;
 /// `notBefore` of all certificates: EDK2 checks dates since 2025-07 (f920354f92), and a machine whose clock was reset
 /// is in 1970, 1980 or 2000.
 const NOT_BEFORE: &str = "19700101000000Z";
-/// Days for which an authority is valid.
-const AUTHORITY_DAYS: u32 = 30 * 365;
-/// Days for which a certificate of a listener is valid.
-pub(crate) const SERVER_DAYS: u32 = 2 * 365;
+/// `notAfter` of authorities: it is enrolled in firmware and stays there, so it must not depend on the clock of the
+/// server that makes it, which may be in 1970 until NTP has set it. It is the last moment that X.509 writes as `UTCTime`
+/// (RFC 5280 §4.1.2.5), the only form of a date that firmware and BMCs are sure to read.
+const AUTHORITY_NOT_AFTER: &str = "20491231235959Z";
+/// Time for which a certificate of a listener is valid.
+pub(crate) const SERVER_VALIDITY: SignedDuration = SignedDuration::from_hours(2 * 365 * 24);
 
 /// Certificate and key of an authority in PEM. The key is a secret.
 #[derive(Clone, PartialEq, Eq)]
@@ -97,7 +100,8 @@ impl CertificateAuthority {
         let unique: String =
             serial.to_hex_str()?.chars().take(8).flat_map(char::to_lowercase).collect();
         let name = common_name(&format!("Ferroboot CA {unique}"))?;
-        let mut builder = begin(&name, &name, &key, &serial, AUTHORITY_DAYS)?;
+        let not_after = Asn1Time::from_str_x509(AUTHORITY_NOT_AFTER)?;
+        let mut builder = begin(&name, &name, &key, &serial, &not_after)?;
         builder.append_extension(BasicConstraints::new().critical().ca().pathlen(0).build()?)?;
         builder.append_extension(
             KeyUsage::new().critical().key_cert_sign().crl_sign().digital_signature().build()?,
@@ -131,6 +135,14 @@ impl CertificateAuthority {
         Ok(self.certificate.to_der()?)
     }
 
+    /// The end of its validity.
+    ///
+    /// # Errors
+    /// The certificate has no usable date.
+    pub fn not_after(&self) -> Result<Timestamp> {
+        timestamp(self.certificate.not_after())
+    }
+
     /// Issues the certificates of a listener that is reached at `addresses` and by `names`.
     ///
     /// # Errors
@@ -140,9 +152,11 @@ impl CertificateAuthority {
         keys: &ServerKeys,
         addresses: &[IpAddr],
         names: &[String],
+        not_after: Timestamp,
     ) -> Result<ServerCertificates> {
+        let not_after = Asn1Time::from_unix(not_after.as_second())?;
         let pairs = keys.keys.iter().map(|key| {
-            let certificate = self.issue_one(key, addresses, names)?;
+            let certificate = self.issue_one(key, addresses, names, &not_after)?;
             Ok(CertificatePair { chain: vec![certificate], key: key.clone() })
         });
         Ok(ServerCertificates { pairs: pairs.collect::<Result<_>>()? })
@@ -153,10 +167,11 @@ impl CertificateAuthority {
         key: &PKey<Private>,
         addresses: &[IpAddr],
         names: &[String],
+        not_after: &Asn1TimeRef,
     ) -> Result<X509> {
         let name = common_name("Ferroboot")?;
         let issuer = self.certificate.subject_name();
-        let mut builder = begin(&name, issuer, key, &serial()?, SERVER_DAYS)?;
+        let mut builder = begin(&name, issuer, key, &serial()?, not_after)?;
         builder.append_extension(BasicConstraints::new().critical().build()?)?;
         let mut usage = KeyUsage::new();
         usage.critical().digital_signature();
@@ -192,7 +207,7 @@ fn begin(
     issuer: &openssl::x509::X509NameRef,
     key: &PKey<Private>,
     serial: &BigNum,
-    days: u32,
+    not_after: &Asn1TimeRef,
 ) -> Result<X509Builder> {
     let mut builder = X509::builder()?;
     builder.set_version(2)?;
@@ -200,8 +215,8 @@ fn begin(
     builder.set_subject_name(subject)?;
     builder.set_issuer_name(issuer)?;
     builder.set_pubkey(key)?;
-    builder.set_not_before(&*Asn1Time::from_str(NOT_BEFORE)?)?;
-    builder.set_not_after(&*Asn1Time::days_from_now(days)?)?;
+    builder.set_not_before(&*Asn1Time::from_str_x509(NOT_BEFORE)?)?;
+    builder.set_not_after(not_after)?;
     Ok(builder)
 }
 
@@ -216,4 +231,22 @@ fn common_name(text: &str) -> Result<X509Name> {
     let mut name = X509NameBuilder::new()?;
     name.append_entry_by_nid(Nid::COMMONNAME, text)?;
     Ok(name.build())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_authority_is_valid_from_1970_to_2049_in_the_form_that_all_firmware_reads() {
+        let authority = CertificateAuthority::of_pem(&CertificateAuthority::make().unwrap());
+        let authority = authority.unwrap();
+
+        let der = authority.der().unwrap();
+
+        // SEQUENCE of two UTCTime.
+        let validity = b"\x30\x1e\x17\x0d700101000000Z\x17\x0d491231235959Z";
+        assert!(der.windows(validity.len()).any(|part| part == validity));
+        assert_eq!(authority.not_after().unwrap().to_string(), "2049-12-31T23:59:59Z");
+    }
 }

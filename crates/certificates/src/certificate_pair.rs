@@ -95,7 +95,7 @@ fn is_named(host: &str, name: &str) -> bool {
         || of_wildcard.zip(domain).is_some_and(|(of, domain)| of.eq_ignore_ascii_case(domain))
 }
 
-fn timestamp(time: &Asn1TimeRef) -> Result<Timestamp> {
+pub(crate) fn timestamp(time: &Asn1TimeRef) -> Result<Timestamp> {
     let since = Asn1Time::from_unix(0)?.diff(time)?;
     Ok(Timestamp::from_second(i64::from(since.days) * 86_400 + i64::from(since.secs))?)
 }

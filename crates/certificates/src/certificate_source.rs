@@ -10,15 +10,17 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tracing::{info, warn};
 
 use crate::address_cache::MOST_ADDRESSES;
-use crate::authority::{CertificateAuthority, SERVER_DAYS, ServerKeys};
+use crate::authority::{CertificateAuthority, SERVER_VALIDITY, ServerKeys};
 use crate::certificate_pair::{CertificatePair, ServerCertificates};
 
-/// Issued certificates are replaced after this time.
-const RENEWED_AFTER: Duration = Duration::from_secs(SERVER_DAYS as u64 / 2 * 86_400);
+/// Issued certificates are replaced when less of their validity is left.
+const RENEWED_BEFORE_END: SignedDuration = SignedDuration::from_secs(SERVER_VALIDITY.as_secs() / 2);
+/// A step of the clock back by less is no reason to replace them.
+const SMALL_STEP: SignedDuration = SignedDuration::from_hours(24);
 /// Interval of checks of the operator's files.
 const FILES_CHECKED_EVERY: Duration = Duration::from_secs(5);
 
@@ -104,6 +106,17 @@ impl CertificateSource {
             }
         }
     }
+
+    /// The end of the validity of the service's own authority, which issues; `None` for the operator's certificate.
+    ///
+    /// # Errors
+    /// The authority's certificate has no usable date.
+    pub fn authority_not_after(&self) -> Result<Option<Timestamp>> {
+        match &*self.0 {
+            Source::Authority(issued) => issued.authority.not_after().map(Some),
+            Source::Files(_) => Ok(None),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -112,19 +125,32 @@ struct IssuedCertificates {
     keys: Arc<LazyLock<Result<ServerKeys>>>,
     names: Vec<String>,
     addresses: Vec<IpAddr>,
-    issued: Mutex<HashMap<IpAddr, IssuedAt>>,
+    issued: Mutex<HashMap<IpAddr, IssuedUntil>>,
 }
 
 #[derive(Debug)]
-struct IssuedAt {
-    at: Instant,
+struct IssuedUntil {
+    not_after: Timestamp,
     certificates: Arc<ServerCertificates>,
+}
+
+impl IssuedUntil {
+    fn is_current(&self, now: Timestamp) -> bool {
+        let left = self.not_after.duration_since(now);
+        left > RENEWED_BEFORE_END && left < SERVER_VALIDITY + SMALL_STEP
+    }
 }
 
 impl IssuedCertificates {
     fn certificates(&self, near: IpAddr) -> Result<Arc<ServerCertificates>> {
+        // By the system's clock, not by one that nobody sets: clients compare the dates with theirs, and a server without
+        // a battery starts decades ago and is set by NTP later.
+        self.certificates_at(near, Timestamp::now())
+    }
+
+    fn certificates_at(&self, near: IpAddr, now: Timestamp) -> Result<Arc<ServerCertificates>> {
         let mut issued = locked(&self.issued);
-        if let Some(found) = issued.get(&near).filter(|it| it.at.elapsed() < RENEWED_AFTER) {
+        if let Some(found) = issued.get(&near).filter(|found| found.is_current(now)) {
             return Ok(Arc::clone(&found.certificates));
         }
         if issued.len() >= MOST_ADDRESSES {
@@ -134,9 +160,10 @@ impl IssuedCertificates {
         addresses.extend(self.addresses.iter().filter(|address| **address != near));
         let keys =
             LazyLock::force(&self.keys).as_ref().map_err(|why| anyhow!("no keys: {why:#}"))?;
-        let certificates = Arc::new(self.authority.issue(keys, &addresses, &self.names)?);
-        let entry = IssuedAt { at: Instant::now(), certificates: Arc::clone(&certificates) };
-        issued.insert(near, entry);
+        let not_after = now.checked_add(SERVER_VALIDITY)?;
+        let issue = self.authority.issue(keys, &addresses, &self.names, not_after);
+        let certificates = Arc::new(issue?);
+        issued.insert(near, IssuedUntil { not_after, certificates: Arc::clone(&certificates) });
         Ok(certificates)
     }
 }
@@ -200,4 +227,40 @@ fn changes(files: &OperatorFiles) -> [Option<SystemTime>; 2] {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn issued_certificates_follow_the_clock_that_their_dates_are_compared_with() {
+        let authority = CertificateAuthority::of_pem(&CertificateAuthority::make().unwrap());
+        let issued = IssuedCertificates {
+            authority: authority.unwrap(),
+            keys: Arc::new(LazyLock::new(ServerKeys::make)),
+            names: Vec::new(),
+            addresses: Vec::new(),
+            issued: Mutex::default(),
+        };
+        let at = |now: &str| issued.certificates_at(LOOPBACK, now.parse().unwrap()).unwrap();
+        let end = |certificates: &ServerCertificates| {
+            certificates.pairs.iter().map(|pair| pair.not_after().unwrap()).min().unwrap()
+        };
+
+        let without_battery = at("2001-01-01T00:00:00Z");
+        let set_by_ntp = at("2026-03-01T00:00:00Z");
+        assert_eq!(end(&without_battery).to_string(), "2003-01-01T00:00:00Z");
+        assert_eq!(end(&set_by_ntp).to_string(), "2028-02-29T00:00:00Z");
+
+        assert!(Arc::ptr_eq(&at("2027-02-28T00:00:00Z"), &set_by_ntp));
+        assert!(Arc::ptr_eq(&at("2026-02-28T12:00:00Z"), &set_by_ntp));
+        let renewed = at("2027-03-02T00:00:00Z");
+        assert_eq!(end(&renewed).to_string(), "2029-03-01T00:00:00Z");
+        assert!(!Arc::ptr_eq(&at("2026-03-01T00:00:00Z"), &renewed));
+    }
 }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use artifacts::BootSets;
-use certificates::{CertificateSource, OperatorFiles};
+use certificates::{AuthorityPem, CertificateAuthority, CertificateSource, OperatorFiles};
 use hardware::CpuArch;
 use netboot::boot_set::boot_set_instructions;
 use netboot::network_check::boot_url::expect_short;
@@ -17,7 +17,7 @@ use netboot::network_check::name_servers;
 use netboot::network_check::port_holders::{PortHolder, PortProgram};
 use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
-use store::{Clock, Other, Store, StoreError};
+use store::{Clock, Other, Store, StoreError, StoredAuthority};
 
 pub use self::found::Found;
 use crate::api::guard::OperatorGuard;
@@ -60,6 +60,8 @@ pub async fn all(config: &Config) -> Vec<Found> {
             found.push(("state directory".to_owned(), Ok(directory(seen, &path))));
             let path = path.canonicalize().unwrap_or(path);
             found.push(("database".to_owned(), database(config, &path).await));
+            let authority = own_authority(config, &path).await;
+            found.extend(authority.map(|until| ("the service's own CA".to_owned(), until)));
             found.push(("boot set".to_owned(), boot_set(config, &path)));
             let boot_sets = BootSets::look(&config.boot.boot_sets_in(&path));
             let means = BootMeans::new(config, config.urls(None), boot_sets);
@@ -177,6 +179,28 @@ async fn database(config: &Config, state: &Path) -> Result<String> {
         }
         Err(failed) => Err(failed.into()),
     }
+}
+
+/// Says how long the service's own CA is valid; `None` if there is none, or none can be read, which `database` says.
+async fn own_authority(config: &Config, state: &Path) -> Option<Result<String>> {
+    if !config.has_tls() || config.tls.files().is_some() {
+        return None;
+    }
+    let (url, key) = (config.database.url_in(state), config.database.key_file_in(state));
+    let store = Store::open_to_read(&url, &key).await.ok()?;
+    let authority = store.authority().await;
+    store.close().await;
+    let StoredAuthority { certificate, key } = authority.ok()??;
+    let until = CertificateAuthority::of_pem(&AuthorityPem { certificate, key })
+        .and_then(|authority| authority.not_after());
+    Some(until.and_then(|until| {
+        ensure!(
+            until > Clock::process().now(),
+            "expired at {until}, and machines refuse its certificates: set certificate and key in [tls] to ones of a CA \
+             of yours, and enrol that in the machines"
+        );
+        Ok(format!("valid until {until}"))
+    }))
 }
 
 fn boot_set(config: &Config, state: &Path) -> Result<String> {

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use certificates::{
     AuthorityPem, CertificateAuthority, CertificateSource, FirmwareTls, OperatorTls,
 };
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use store::{Clock, Store, StoredAuthority};
 use tokio::task::spawn_blocking;
 use tokio::time::interval;
@@ -69,9 +69,23 @@ impl DaemonTls {
         let mut warned = interval(WARNED_EVERY);
         loop {
             tokio::select! {
-                _ = warned.tick() => self.warn(),
+                _ = warned.tick() => {
+                    self.warn();
+                    self.warn_of_own_authority();
+                }
                 () = end.cancelled() => return,
             }
+        }
+    }
+
+    fn warn_of_own_authority(&self) {
+        match self.source.authority_not_after() {
+            Ok(until) => {
+                let now = Clock::process().now();
+                let problem = until.and_then(|until| own_authority_problem(until, now));
+                problem.into_iter().for_each(|problem| warn!("{problem}"));
+            }
+            Err(error) => warn!("the service's own CA: {error:#}"),
         }
     }
 
@@ -94,6 +108,20 @@ impl DaemonTls {
     }
 }
 
+/// What is wrong with the service's own CA, which nothing replaces, since machines have it in their firmware.
+fn own_authority_problem(until: Timestamp, now: Timestamp) -> Option<String> {
+    let left = until.duration_since(now);
+    let when = match () {
+        () if left.is_negative() => "expired",
+        () if left < WARNED_BEFORE => "expires",
+        () => return None,
+    };
+    Some(format!(
+        "the service's own CA {when} at {until}, and machines then refuse its certificates: set certificate and key in \
+         [tls] to ones of a CA of yours, and enrol that in the machines"
+    ))
+}
+
 async fn issued(config: &Config, store: &Store) -> Result<(CertificateSource, Option<String>)> {
     let authority = match store.authority().await? {
         Some(authority) => authority,
@@ -110,4 +138,21 @@ async fn issued(config: &Config, store: &Store) -> Result<(CertificateSource, Op
     let authority = CertificateAuthority::of_pem(&AuthorityPem { certificate, key })?;
     let (names, addresses) = config.certificate_subjects();
     Ok((CertificateSource::issued_by(authority, names, addresses), Some(shown)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_that_was_made_by_a_clock_in_the_past_is_warned_of_before_it_ends() {
+        let until = "2031-01-01T00:00:00Z".parse().unwrap();
+        let problem = |now: &str| own_authority_problem(until, now.parse().unwrap());
+
+        assert_eq!(problem("2026-11-30T00:00:00Z"), None);
+        let soon = problem("2030-12-20T00:00:00Z").unwrap();
+        assert!(soon.starts_with("the service's own CA expires at 2031-01-01"), "{soon}");
+        let over = problem("2031-01-02T00:00:00Z").unwrap();
+        assert!(over.starts_with("the service's own CA expired at 2031-01-01"), "{over}");
+    }
 }
