@@ -15,6 +15,9 @@ use crate::chunk::{CHUNK, Chunk};
 
 /// A shorter part of a file is sent together with what precedes it, which takes less time than the saved copy.
 const SHORTEST_PART: u64 = 32 * 1024;
+/// Distance of the bytes of a part that are tried: the kernel's default window of read-ahead (`read_ahead_kb`), whose pages
+/// come, and mostly go, together. Trying each page would cost as much as the part itself.
+const TRIED_EVERY: usize = 128 * 1024;
 static ZEROS: [u8; CHUNK] = [0; CHUNK];
 
 /// A file of a ticket.
@@ -63,8 +66,9 @@ impl Contents {
         })
     }
 
-    /// The part of a file with which `range` begins, if it is long and in the page cache: the kernel then sends it
-    /// without waiting for a disk.
+    /// The part of a file with which `range` begins, if it is long and seems to be in the page cache, by a byte of each
+    /// [`TRIED_EVERY`] and the last one: the kernel then sends it without waiting for a disk. Pages between these, and those
+    /// that the kernel drops before the socket takes the part, are waited for in the socket's write.
     pub(crate) fn cached_part(&self, range: Range<u64>) -> Option<FilePart> {
         let ExtentSlice::File { source, offset, len } = self.image.slice(range).next()? else {
             return None;
@@ -78,7 +82,8 @@ impl Contents {
             preadv2(file, &mut [IoSliceMut::new(&mut [0])], at, ReadWriteFlags::NOWAIT)
                 .is_ok_and(|read| read > 0)
         };
-        let is_cached = is_cached(offset) && is_cached(offset + len - 1);
+        let mut tried = (offset..offset + len).step_by(TRIED_EVERY).chain([offset + len - 1]);
+        let is_cached = tried.all(is_cached);
         is_cached.then(|| FilePart { file: Arc::clone(file), offset, len: len as usize })
     }
 
@@ -108,4 +113,39 @@ impl Contents {
 /// The length of the first read of `len` bytes.
 fn first(len: u64) -> usize {
     usize::try_from(len).map_or(CHUNK, |len| len.min(CHUNK))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use rustix::fs::{Advice, fadvise};
+
+    use super::*;
+
+    #[test]
+    fn a_part_of_which_pages_in_the_middle_are_not_in_the_page_cache_is_read_elsewhere() {
+        let len = FilePart::MOST as u64;
+        // Beside the test itself: a temporary folder may be in memory, where nothing leaves the page cache.
+        let beside = std::env::current_exe().unwrap();
+        let mut file = tempfile::tempfile_in(beside.parent().unwrap()).unwrap();
+        file.write_all(&vec![1; FilePart::MOST]).unwrap();
+        file.sync_all().unwrap();
+        let source = SharedFile { name: "kernel".into(), len, sha256: [0; 32] };
+        let file = Arc::new(file);
+        let shared = Shared { source: source.clone(), file: Arc::clone(&file) };
+        let contents = Contents::new(ComposedImage::of_file(source), "x/y", vec![shared]);
+
+        // Without read-ahead.
+        for advice in [Advice::DontNeed, Advice::Random] {
+            fadvise(&*file, 0, None, advice).unwrap();
+        }
+        for at in [0, len - 1] {
+            file.read_exact_at(&mut [0], at).unwrap();
+        }
+        assert!(contents.cached_part(0..len).is_none());
+
+        file.read_exact_at(&mut vec![0; FilePart::MOST], 0).unwrap();
+        assert_eq!(contents.cached_part(0..len).unwrap().len, FilePart::MOST);
+    }
 }
