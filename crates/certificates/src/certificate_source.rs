@@ -84,7 +84,8 @@ impl CertificateSource {
         }
     }
 
-    /// Whether clients that reach the service at this host accept the operator's certificate; issued ones name every host.
+    /// Whether clients that reach the service at this host accept the certificate. Always true for issued certificates:
+    /// they name the address that was reached, the hosts of the settings' URLs, and `names` of `[tls]`.
     #[must_use]
     pub fn is_for(&self, host: &str) -> bool {
         match &*self.0 {

@@ -52,8 +52,8 @@ use serde_json::Value;
 
 #[tokio::main]
 async fn main() -> Result<()> {
-    let told: Vec<_> = env::args().skip(1).collect();
-    let at = |index: usize| told.get(index).map(String::as_str).context("too few arguments");
+    let arguments: Vec<_> = env::args().skip(1).collect();
+    let at = |index: usize| arguments.get(index).map(String::as_str).context("too few arguments");
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     match at(0)? {
@@ -62,11 +62,11 @@ async fn main() -> Result<()> {
             serve::serve(at(1)?.as_ref(), at(2)?, at(3)?, connections, machines).await
         }
         "fetch" => {
-            let target = connect::Target::new(at(2)?, at(3)?, told.get(6).map(AsRef::as_ref))?;
+            let target = connect::Target::new(at(2)?, at(3)?, arguments.get(6).map(AsRef::as_ref))?;
             say(&fetch::fetch(at(1)?, target, at(4)?.parse()?, at(5)?.parse()?).await?)
         }
         "storm" => {
-            let target = connect::Target::new(at(1)?, at(2)?, told.get(5).map(AsRef::as_ref))?;
+            let target = connect::Target::new(at(1)?, at(2)?, arguments.get(5).map(AsRef::as_ref))?;
             say(&storm::storm(target, at(3)?.parse()?, at(4)? == "own").await?)
         }
         "relay" => {
@@ -75,7 +75,7 @@ async fn main() -> Result<()> {
             relay::relay(at(1)?.parse()?, at(2)?.parse()?, path, at(5)? == "nat").await
         }
         "idle" => {
-            let target = connect::Target::new(at(2)?, at(3)?, told.get(6).map(AsRef::as_ref))?;
+            let target = connect::Target::new(at(2)?, at(3)?, arguments.get(6).map(AsRef::as_ref))?;
             idle::idle(at(1)?, &target, at(4)?.parse()?, at(5)?.parse()?).await
         }
         "compose" => say(&compose::compose(at(1)?.as_ref(), at(2)?.parse()?).await?),

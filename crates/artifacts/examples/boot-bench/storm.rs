@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(30);
 /// The network of machines.
 const MACHINES: u8 = 1;
 
-/// What one machine measured, from the begin of its connection on.
+/// What one machine measured since it began to connect.
 struct Boot {
     first_byte: Duration,
     longest_gap: Duration,

@@ -25,7 +25,7 @@ struct HttpPort {
 struct HttpEnd {
     /// `api`, `agents`, `boot`.
     port: &'static str,
-    /// `evicted`, `peer_full`, `slow_head`, …
+    /// `evicted`, `refused`, `slow_head`, …
     reason: &'static str,
 }
 

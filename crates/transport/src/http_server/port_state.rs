@@ -98,8 +98,8 @@ impl PortState {
         self.metrics.count_ended(self.name, "refused");
         if let Some(more) = repeats::line("connection refused", self.name) {
             warn!(
-                "a connection of {address} to {} is refused: all that there may be, or that one peer may have, are \
-                 being answered (limits.connections, limits.peer_percent, limits.exempt){more}",
+                "a connection of {address} to {} is refused: the port, or this peer, has as many connections as permitted, \
+                 and all have answers under way (limits.connections, limits.peer_percent, limits.exempt){more}",
                 self.name
             );
         }

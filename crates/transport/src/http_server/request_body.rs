@@ -35,8 +35,8 @@ pub enum BodyError {
 #[derive(Debug)]
 pub struct RequestBody {
     incoming: Incoming,
-    /// Remaining bytes up to the limit.
     limit: u64,
+    /// Remaining bytes up to the limit.
     left: u64,
     time: Duration,
     until: Instant,
