@@ -92,16 +92,6 @@ impl ComposedImage {
         &self.extents
     }
 
-    /// Memory held by its extents, in bytes.
-    #[must_use]
-    pub fn memory(&self) -> usize {
-        let of_extent = |extent: &Extent| match extent {
-            Extent::Bytes(bytes) => bytes.len(),
-            Extent::File { .. } | Extent::Zeros(_) => 0,
-        };
-        self.extents.iter().map(|extent| size_of::<Extent>() + of_extent(extent)).sum()
-    }
-
     /// A strong entity tag (RFC 9110 §8.8.3), with quotes: the digest of the extents, where a file counts with its
     /// own digest. It is the same on every daemon and after every restart.
     #[must_use]
