@@ -11,6 +11,9 @@ use sha2::{Digest, Sha256};
 use crate::der;
 use crate::image::{ComposedImage, Extent, ExtentSlice, SharedFile};
 use crate::pe::NotSignable;
+use crate::pe_headers::{
+    WIN_CERT_REVISION_2_0, WIN_CERT_TYPE_PKCS_SIGNED_DATA, WIN_CERTIFICATE_HEADER_LEN,
+};
 use crate::uki::Uki;
 
 /// 1.3.6.1.4.1.311.2.1.4
@@ -27,10 +30,6 @@ const MESSAGE_DIGEST: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 9, 4];
 const RSA_ENCRYPTION: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 1, 1];
 /// 2.16.840.1.101.3.4.2.1
 const SHA_256: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
-
-const WIN_CERT_REVISION_2_0: u16 = 0x0200;
-const WIN_CERT_TYPE_PKCS_SIGNED_DATA: u16 = 0x0002;
-const WIN_CERTIFICATE_HEADER_LEN: usize = 8;
 
 /// Number of bytes of a shared file that are read and hashed at once.
 const CHUNK: u64 = 1 << 20;

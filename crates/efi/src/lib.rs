@@ -10,6 +10,7 @@ mod fat;
 mod image;
 mod iso;
 mod pe;
+mod pe_headers;
 mod program_signatures;
 mod uki;
 pub mod variables;

@@ -6,13 +6,10 @@
 use thiserror::Error;
 
 use crate::image::{Extent, SharedFile};
+use crate::pe_headers::{COFF_LEN, DATA_DIRECTORIES, PeHeaders, PeHeadersError, u16_at, u32_at};
 
-const PE32_PLUS: u16 = 0x020B;
 const SUBSYSTEM_EFI_APPLICATION: u16 = 10;
 
-const COFF_LEN: usize = 24;
-const DATA_DIRECTORIES: usize = 112;
-const CERTIFICATE_TABLE: usize = 4;
 const SECTION_LEN: usize = 40;
 
 /// `IMAGE_SCN_CNT_INITIALIZED_DATA | IMAGE_SCN_MEM_READ`.
@@ -92,6 +89,15 @@ pub enum StubError {
     Nonsense(&'static str),
 }
 
+impl From<PeHeadersError> for StubError {
+    fn from(error: PeHeadersError) -> Self {
+        match error {
+            PeHeadersError::Short => Self::Short,
+            PeHeadersError::NotPe => Self::NotPe,
+        }
+    }
+}
+
 /// The reason for not adding sections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum AddSectionError {
@@ -142,25 +148,19 @@ impl UkiStub {
         if source.len != bytes.len() as u64 {
             return Err(StubError::Length(source.name.to_string()));
         }
-        let pe = pe_header(bytes)?;
-        let optional = pe + COFF_LEN;
+        let found = PeHeaders::find(bytes)?;
+        let (pe, optional) = (found.pe, found.optional());
         let optional_len = usize::from(u16_at(bytes, pe + 20)?);
-        if u16_at(bytes, optional)? != PE32_PLUS {
-            return Err(StubError::NotPe);
-        }
         let (machine, subsystem) = (u16_at(bytes, pe + 4)?, u16_at(bytes, optional + 68)?);
         let known =
             PeMachine::of_header(machine).filter(|_| subsystem == SUBSYSTEM_EFI_APPLICATION);
         let machine = known.ok_or(StubError::NotForUefi { machine, subsystem })?;
-        let directories = u32_at(bytes, optional + 108)? as usize;
+        let directories = found.directories()?;
         if optional_len != DATA_DIRECTORIES + 8 * directories.min(16) || directories > 16 {
             return Err(StubError::Nonsense("the number of data directories"));
         }
-        let certificates = optional + DATA_DIRECTORIES + 8 * CERTIFICATE_TABLE;
-        let certificate_table = (directories > CERTIFICATE_TABLE).then_some(certificates);
-        if let Some(entry) = certificate_table
-            && u32_at(bytes, entry + 4)? != 0
-        {
+        let certificate_table = found.certificate_table()?;
+        if certificate_table.is_some_and(|entry| entry.len != 0) {
             return Err(StubError::Signed);
         }
         let section_alignment = u32_at(bytes, optional + 32)?;
@@ -191,7 +191,7 @@ impl UkiStub {
             section_alignment,
             file_alignment,
             raw_end,
-            certificate_table,
+            certificate_table: certificate_table.map(|entry| entry.at),
         })
     }
 
@@ -330,18 +330,6 @@ impl PeSection {
     }
 }
 
-fn pe_header(bytes: &[u8]) -> Result<usize, StubError> {
-    const E_LFANEW: usize = 0x3C;
-    if bytes.get(..2) != Some(b"MZ") {
-        return Err(StubError::NotPe);
-    }
-    let pe = u32_at(bytes, E_LFANEW)? as usize;
-    if bytes.get(pe..).and_then(|rest| rest.get(..4)) != Some(b"PE\0\0") {
-        return Err(StubError::NotPe);
-    }
-    Ok(pe)
-}
-
 fn sections(bytes: &[u8], pe: usize, table: usize) -> Result<Vec<PeSection>, StubError> {
     let count = usize::from(u16_at(bytes, pe + 6)?);
     let table = bytes.get(table..).ok_or(StubError::Short)?;
@@ -390,22 +378,13 @@ fn section_name(name: &str) -> [u8; 8] {
     padded
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> Result<u16, StubError> {
-    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(StubError::Short)?;
-    Ok(u16::from_le_bytes(*field))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Result<u32, StubError> {
-    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(StubError::Short)?;
-    Ok(u32::from_le_bytes(*field))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use proptest::prelude::*;
     use sha2::{Digest, Sha256};
 
     use super::*;
+    use crate::pe_headers::tests::MAGIC;
 
     /// A stub with two sections, in the layout of systemd's.
     pub(crate) fn small_stub() -> Vec<u8> {
@@ -418,7 +397,7 @@ pub(crate) mod tests {
         put(pe + 4, &(PeMachine::X64 as u16).to_le_bytes());
         put(pe + 6, &[2, 0]);
         put(pe + 20, &[240, 0]);
-        put(optional, &PE32_PLUS.to_le_bytes());
+        put(optional, &MAGIC);
         put(optional + 32, &0x200u32.to_le_bytes());
         put(optional + 36, &0x200u32.to_le_bytes());
         put(optional + 56, &0x6000u32.to_le_bytes());
@@ -450,7 +429,7 @@ pub(crate) mod tests {
 
     /// The sections in a program's headers.
     pub(crate) fn sections_of(bytes: &[u8]) -> Vec<PeSection> {
-        let pe = pe_header(bytes).unwrap();
+        let pe = PeHeaders::find(bytes).unwrap().pe;
         sections(bytes, pe, pe + COFF_LEN + usize::from(u16_at(bytes, pe + 20).unwrap())).unwrap()
     }
 

@@ -3,9 +3,11 @@
 
 use thiserror::Error;
 
-const PE32_PLUS: u16 = 0x020B;
-const WIN_CERT_TYPE_PKCS_SIGNED_DATA: u16 = 0x0002;
-const WIN_CERTIFICATE_HEADER_LEN: usize = 8;
+use crate::pe_headers::{
+    CertificateTableEntry, PeHeaders, PeHeadersError, WIN_CERT_TYPE_PKCS_SIGNED_DATA,
+    WIN_CERTIFICATE_HEADER_LEN, u16_at, u32_at,
+};
+
 const MOST_SIGNATURES: usize = 16;
 
 /// The reason why a program's signatures cannot be read.
@@ -24,13 +26,15 @@ pub enum SignaturesError {
 /// # Errors
 /// [`SignaturesError`]
 pub fn program_signatures(program: &[u8]) -> Result<Vec<&[u8]>, SignaturesError> {
-    let header = certificate_table_entry(program).ok_or(SignaturesError::NotPe)?;
-    let table = header.of(program).ok_or(SignaturesError::Damaged)?;
+    let headers = PeHeaders::find(program).map_err(not_pe)?;
+    let entry = headers.certificate_table().map_err(not_pe)?;
+    let table = entry.map_or(Some(&[][..]), |entry| table(program, entry));
+    let table = table.ok_or(SignaturesError::Damaged)?;
     let mut signatures = Vec::new();
     let mut rest = table;
     while !rest.is_empty() && signatures.len() < MOST_SIGNATURES {
-        let len = u32_at(rest, 0).ok_or(SignaturesError::Damaged)? as usize;
-        let kind = u16_at(rest, 6).ok_or(SignaturesError::Damaged)?;
+        let len = u32_at(rest, 0).map_err(damaged)? as usize;
+        let kind = u16_at(rest, 6).map_err(damaged)?;
         let message = rest.get(WIN_CERTIFICATE_HEADER_LEN..len).ok_or(SignaturesError::Damaged)?;
         if kind == WIN_CERT_TYPE_PKCS_SIGNED_DATA {
             signatures.push(message);
@@ -40,42 +44,24 @@ pub fn program_signatures(program: &[u8]) -> Result<Vec<&[u8]>, SignaturesError>
     Ok(signatures)
 }
 
-/// The place of the table in the file.
-struct TableEntry {
-    offset: usize,
-    len: usize,
+fn table(program: &[u8], entry: CertificateTableEntry) -> Option<&[u8]> {
+    if entry.len == 0 {
+        return Some(&[]);
+    }
+    program.get(entry.offset..entry.offset.checked_add(entry.len)?)
 }
 
-impl TableEntry {
-    fn of<'a>(&self, program: &'a [u8]) -> Option<&'a [u8]> {
-        if self.len == 0 {
-            return Some(&[]);
-        }
-        program.get(self.offset..self.offset.checked_add(self.len)?)
+/// Bytes that end within the headers are no program either.
+fn not_pe(error: PeHeadersError) -> SignaturesError {
+    match error {
+        PeHeadersError::Short | PeHeadersError::NotPe => SignaturesError::NotPe,
     }
 }
 
-fn certificate_table_entry(program: &[u8]) -> Option<TableEntry> {
-    let pe = u32_at(program, 0x3C)? as usize;
-    let optional = pe.checked_add(24)?;
-    let is_pe = program.starts_with(b"MZ") && program.get(pe..pe + 4) == Some(b"PE\0\0");
-    if !is_pe || u16_at(program, optional)? != PE32_PLUS {
-        return None;
+fn damaged(error: PeHeadersError) -> SignaturesError {
+    match error {
+        PeHeadersError::Short | PeHeadersError::NotPe => SignaturesError::Damaged,
     }
-    if u32_at(program, optional.checked_add(108)?)? < 5 {
-        return Some(TableEntry { offset: 0, len: 0 });
-    }
-    let entry = optional.checked_add(112 + 8 * 4)?;
-    let [offset, len] = [u32_at(program, entry)?, u32_at(program, entry + 4)?];
-    Some(TableEntry { offset: offset as usize, len: len as usize })
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
 }
 
 #[cfg(test)]
@@ -83,6 +69,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::pe_headers::tests::MAGIC;
 
     /// A program of headers alone, with these messages in its table.
     fn program(messages: &[&[u8]]) -> Vec<u8> {
@@ -91,7 +78,7 @@ mod tests {
         program[..2].copy_from_slice(b"MZ");
         program[0x3C] = PE as u8;
         program[PE..PE + 4].copy_from_slice(b"PE\0\0");
-        program[PE + 24..PE + 26].copy_from_slice(&PE32_PLUS.to_le_bytes());
+        program[PE + 24..PE + 26].copy_from_slice(&MAGIC);
         program[PE + 24 + 108] = 16;
         let mut table = Vec::new();
         for message in messages {
