@@ -156,11 +156,11 @@ impl BootService {
             return Ok(self.signed_grub_config(head, caller, asked_for));
         }
         let path = boot_path(request.uri().path())?;
-        asked_for.file = shortened(path.file, 80);
-        asked_for.artifact = Artifact::of_file_name(path.file);
-        let node = self.0.index.by_ticket(path.ticket);
+        asked_for.file = shortened(&path.file, 80);
+        asked_for.artifact = Artifact::of_file_name(&path.file);
+        let node = self.0.index.by_ticket(&path.ticket);
         asked_for.node = node.clone();
-        let (attempt, artifact) = admit(node.as_deref(), path)?;
+        let (attempt, artifact) = admit(node.as_deref(), &path)?;
         let node = node.as_deref().ok_or(TicketRefusal::UnknownTicket)?;
         // Counted before anything slow: behind NAT, many machines wait for a connection.
         caller.is_for(node.uuid);

@@ -138,7 +138,7 @@ async fn every_error_has_words_since_shim_waits_for_them() {
         (404, listener.get("revocations_sbat.efi").await),
         (404, listener.get_path("/").await),
         (404, listener.get_path("/boot/BBBBBBBBBBBBBBBBBBBBBB/kernel").await),
-        (400, listener.get_path(&format!("/boot/{TICKET}/%6bernel")).await),
+        (404, listener.get_path(&format!("/boot/{TICKET}/%6bernel%2")).await),
         (405, listener.ask("POST", "kernel", "Content-Length: 0\r\n").await),
         (412, listener.ask("GET", "kernel", "If-Match: \"other\"\r\n").await),
         (416, listener.ask("GET", "kernel", &wrong_range).await),
@@ -155,7 +155,7 @@ async fn every_error_has_words_since_shim_waits_for_them() {
     let attempt = node.attempt.as_mut().unwrap();
     attempt.ended_at = Some(attempt.started_at);
     listener.index.put_node(node);
-    replies.push((410, listener.get("kernel").await));
+    replies.push((403, listener.get("kernel").await));
 
     for (status, reply) in replies {
         assert_eq!(reply.status, status, "{reply:?}");
@@ -445,6 +445,19 @@ async fn a_failed_handshake_is_in_the_trace_of_the_machine_that_has_the_address(
     let remote = IpAddr::from(Ipv4Addr::LOCALHOST);
     let failure = TlsFailure::NoCommonCipher;
     assert_eq!(recorded, BootEventKind::TlsHandshake { remote, failure });
+}
+
+#[tokio::test]
+async fn a_path_is_decoded_once() {
+    let listener = Listener::start().await;
+
+    for (path, file) in [
+        (format!("/boot/{TICKET}/boot%2Eiso"), format!("/boot/{TICKET}/boot.iso")),
+        ("/grub/%67rub.cfg".to_owned(), "/grub/grub.cfg".to_owned()),
+    ] {
+        let (encoded, plain) = (listener.get_path(&path).await, listener.get_path(&file).await);
+        assert_eq!((encoded.status, encoded.body == plain.body), (200, true), "{path}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Permission to fetch: a path with a ticket, checked against the node with this ticket.
 
+use std::borrow::Cow;
+
 use http::StatusCode;
+use percent_encoding::percent_decode_str;
 use provision::artifact::Artifact;
 use provision::boot::bootable;
 use provision::virtual_media::attempt_with_live_cd;
@@ -10,20 +13,22 @@ use thiserror::Error;
 
 use crate::scripts::SIGNED_GRUB_CONFIG_PATH;
 
-/// The parts of `/boot/{ticket}/{file}`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The parts of `/boot/{ticket}/{file}`, decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BootPath<'a> {
     /// The ticket, a secret that proves that the machine got this URL.
-    pub ticket: &'a str,
+    pub ticket: Cow<'a, str>,
     /// The file.
-    pub file: &'a str,
+    pub file: Cow<'a, str>,
 }
 
 /// The reason for refusing a request.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum TicketRefusal {
-    /// A path that tries to leave its folder, or is encoded to hide it.
-    #[error("a path with %, a backslash or the folders . and .. is not answered")]
+    /// A path that tries to leave its folder, or whose encoding is not valid.
+    #[error(
+        "a path with a backslash, the folders . and .., or an invalid encoding is not answered"
+    )]
     Disguised,
     /// A path of another form.
     #[error("there is nothing here but /boot/TICKET/FILE")]
@@ -31,7 +36,7 @@ pub enum TicketRefusal {
     /// No node has this ticket.
     #[error("this ticket is unknown: it was never given out, or a newer one took its place")]
     UnknownTicket,
-    /// The boot that the ticket was for is over.
+    /// The boot that the ticket was for is over: it has ended, or a newer one took its place.
     #[error("this ticket is used up: the boot that it was for is over")]
     Over,
     /// No file of that name.
@@ -45,35 +50,51 @@ impl TicketRefusal {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match self {
-            Self::Disguised => StatusCode::BAD_REQUEST,
-            Self::Elsewhere | Self::UnknownTicket | Self::NoSuchFile => StatusCode::NOT_FOUND,
-            Self::Over => StatusCode::GONE,
+            Self::Disguised | Self::Elsewhere | Self::UnknownTicket | Self::NoSuchFile => {
+                StatusCode::NOT_FOUND
+            }
+            Self::Over => StatusCode::FORBIDDEN,
         }
     }
 }
 
-/// Splits a request's path.
+/// Splits a request's path, and decodes each part once (RFC 3986 §2.1).
 ///
 /// Empty parts are ignored: shim requests `//grubx64.efi` in its own folder.
 ///
 /// # Errors
 /// [`TicketRefusal::Disguised`] and [`TicketRefusal::Elsewhere`].
 pub fn boot_path(path: &str) -> Result<BootPath<'_>, TicketRefusal> {
-    if path.contains(['%', '\\']) || path.split('/').any(|part| matches!(part, "." | "..")) {
-        return Err(TicketRefusal::Disguised);
-    }
-    let mut parts = path.split('/').filter(|part| !part.is_empty());
-    match (parts.next(), parts.next(), parts.next(), parts.next()) {
-        (Some("boot"), Some(ticket), Some(file), None) => Ok(BootPath { ticket, file }),
-        _ => Err(TicketRefusal::Elsewhere),
+    let parts = parts(path).map(decoded).collect::<Result<Vec<_>, _>>()?;
+    match <[_; 3]>::try_from(parts) {
+        Ok([folder, ticket, file]) if folder == "boot" => Ok(BootPath { ticket, file }),
+        Ok(_) | Err(_) => Err(TicketRefusal::Elsewhere),
     }
 }
 
-/// Whether the path is [`SIGNED_GRUB_CONFIG_PATH`]; empty parts are ignored.
+/// Whether the path is [`SIGNED_GRUB_CONFIG_PATH`]; empty parts are ignored, and the others decoded.
 #[must_use]
 pub fn is_signed_grub_config(path: &str) -> bool {
-    let asked = path.split('/').filter(|part| !part.is_empty());
-    asked.eq(SIGNED_GRUB_CONFIG_PATH.split('/').filter(|part| !part.is_empty()))
+    let asked = parts(path).map(decoded);
+    asked.eq(parts(SIGNED_GRUB_CONFIG_PATH).map(|part| Ok(Cow::Borrowed(part))))
+}
+
+fn parts(path: &str) -> impl Iterator<Item = &str> {
+    path.split('/').filter(|part| !part.is_empty())
+}
+
+fn decoded(part: &str) -> Result<Cow<'_, str>, TicketRefusal> {
+    let is_escape = |after: &str| {
+        after.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !part.split('%').skip(1).all(is_escape) {
+        return Err(TicketRefusal::Disguised);
+    }
+    let decoded = percent_decode_str(part).decode_utf8().map_err(|_| TicketRefusal::Disguised)?;
+    if decoded.contains(['/', '\\', '\0']) || matches!(&*decoded, "." | "..") {
+        return Err(TicketRefusal::Disguised);
+    }
+    Ok(decoded)
 }
 
 /// The artifact to serve, if the ticket is valid; `node` is the result of looking the ticket up.
@@ -82,7 +103,7 @@ pub fn is_signed_grub_config(path: &str) -> bool {
 /// [`TicketRefusal`].
 pub fn admit<'n>(
     node: Option<&'n Node>,
-    path: BootPath<'_>,
+    path: &BootPath<'_>,
 ) -> Result<(&'n Attempt, Artifact), TicketRefusal> {
     let node = node.ok_or(TicketRefusal::UnknownTicket)?;
     let attempt =
@@ -91,7 +112,7 @@ pub fn admit<'n>(
     if !bool::from(attempt.ticket.0.as_bytes().ct_eq(path.ticket.as_bytes())) {
         return Err(TicketRefusal::UnknownTicket);
     }
-    let artifact = Artifact::of_file_name(path.file).ok_or(TicketRefusal::NoSuchFile)?;
+    let artifact = Artifact::of_file_name(&path.file).ok_or(TicketRefusal::NoSuchFile)?;
     Ok((attempt, artifact))
 }
 
@@ -106,21 +127,47 @@ mod tests {
     #[test]
     fn a_doubled_slash_is_one() {
         let path = boot_path("/boot/T//bootx64.efi").unwrap();
-        assert_eq!(path, BootPath { ticket: "T", file: "bootx64.efi" });
+        assert_eq!(path, of("T", "bootx64.efi"));
     }
 
     #[test]
-    fn a_path_that_climbs_or_hides_is_refused() {
-        for path in ["/boot/T/../kernel", "/boot/T/%2e%2e/kernel", "/boot/./T/kernel", "/boot\\T"] {
-            assert_eq!(boot_path(path), Err(TicketRefusal::Disguised), "{path}");
+    fn a_part_is_decoded_once() {
+        for (path, file) in [
+            ("/boot/T/boot%2Eiso", "boot.iso"),
+            ("/%62oot/%54/%6bernel", "kernel"),
+            ("/boot/T/%252e", "%2e"),
+        ] {
+            assert_eq!(boot_path(path), Ok(of("T", file)), "{path}");
         }
     }
 
     #[test]
-    fn the_configuration_of_a_signed_grub_has_one_path_and_no_other_form() {
+    fn a_path_that_climbs_or_whose_encoding_is_not_valid_is_a_plain_404() {
+        for path in [
+            "/boot/T/../kernel",
+            "/boot/T/%2e%2e/kernel",
+            "/boot/T/.%2E",
+            "/boot/./T/kernel",
+            "/boot\\T",
+            "/boot/T/a%2fkernel",
+            "/boot/T/a%5ckernel",
+            "/boot/T/kernel%00",
+            "/boot/T/%",
+            "/boot/T/kernel%2",
+            "/boot/T/%zzkernel",
+            "/boot/T/%ff",
+        ] {
+            assert_eq!(boot_path(path), Err(TicketRefusal::Disguised), "{path}");
+        }
+        assert_eq!(TicketRefusal::Disguised.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn the_configuration_of_a_signed_grub_has_one_path() {
         assert!(
             is_signed_grub_config("/grub/grub.cfg") && is_signed_grub_config("//grub//grub.cfg")
         );
+        assert!(is_signed_grub_config("/grub/%67rub.cfg"));
         for path in ["/grub", "/grub/grub.cfg-01", "/x/grub/grub.cfg", "/grub/../grub/grub.cfg"] {
             assert!(!is_signed_grub_config(path), "{path}");
         }
@@ -136,15 +183,15 @@ mod tests {
     #[test]
     fn a_ticket_opens_the_files_of_its_attempt() {
         let node = booting_node();
-        let path = BootPath { ticket: TICKET, file: "boot.iso" };
-        assert_eq!(admit(Some(&node), path).unwrap().1, Artifact::Iso);
+        let path = of(TICKET, "boot.iso");
+        assert_eq!(admit(Some(&node), &path).unwrap().1, Artifact::Iso);
     }
 
     #[test]
     fn the_ticket_of_an_earlier_attempt_opens_nothing() {
         let node = booting_node();
-        let path = BootPath { ticket: "earlierearlierearlier1", file: "boot.iso" };
-        assert_eq!(admit(Some(&node), path), Err(TicketRefusal::UnknownTicket));
+        let path = of("earlierearlierearlier1", "boot.iso");
+        assert_eq!(admit(Some(&node), &path), Err(TicketRefusal::UnknownTicket));
     }
 
     #[test]
@@ -152,8 +199,9 @@ mod tests {
         let mut node = booting_node();
         let attempt = node.attempt.as_mut().unwrap();
         attempt.ended_at = Some(attempt.started_at);
-        let path = BootPath { ticket: TICKET, file: "boot.iso" };
-        assert_eq!(admit(Some(&node), path), Err(TicketRefusal::Over));
+        let path = of(TICKET, "boot.iso");
+        assert_eq!(admit(Some(&node), &path), Err(TicketRefusal::Over));
+        assert_eq!(TicketRefusal::Over.status(), StatusCode::FORBIDDEN);
     }
 
     #[test]
@@ -167,21 +215,25 @@ mod tests {
             channel_key: None,
             last_heartbeat: attempt.started_at,
         });
-        let path = BootPath { ticket: TICKET, file: "boot.iso" };
+        let path = of(TICKET, "boot.iso");
         node.driver_info.insert("deploy_iso".into(), "http://images.example/live.iso".into());
 
-        assert_eq!(admit(Some(&node), path), Err(TicketRefusal::Over));
+        assert_eq!(admit(Some(&node), &path), Err(TicketRefusal::Over));
         node.attempt.as_mut().unwrap().boot_interface = BootInterface::RedfishVirtualMedia;
 
-        assert_eq!(admit(Some(&node), path).unwrap().1, Artifact::Iso);
+        assert_eq!(admit(Some(&node), &path).unwrap().1, Artifact::Iso);
     }
 
     #[test]
     fn what_shim_looks_for_and_is_not_there_is_a_plain_404() {
         let node = booting_node();
-        let path = BootPath { ticket: TICKET, file: "revocations_sku.efi" };
-        let refusal = admit(Some(&node), path).unwrap_err();
+        let path = of(TICKET, "revocations_sku.efi");
+        let refusal = admit(Some(&node), &path).unwrap_err();
         assert_eq!(refusal.status(), StatusCode::NOT_FOUND);
+    }
+
+    fn of<'a>(ticket: &'a str, file: &'a str) -> BootPath<'a> {
+        BootPath { ticket: ticket.into(), file: file.into() }
     }
 
     proptest! {

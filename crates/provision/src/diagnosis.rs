@@ -687,7 +687,8 @@ fn http_refused(
     (path, status, error): (&str, u16, &str),
 ) -> Diagnosis {
     let hint = match status {
-        410 => boot.older_url(),
+        // 410: in the traces of earlier versions.
+        403 | 410 => boot.older_url(),
         500.. => boot.missing_image(),
         _ => "this is another URL than the one that was given: check url under [boot] in the \
               settings of this host, and any proxy before it"

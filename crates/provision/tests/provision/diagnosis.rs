@@ -40,7 +40,12 @@ fn a_url_that_answers_404_is_named_at_once() {
 
 #[test]
 fn a_url_that_is_over_or_has_no_image_behind_it_is_told_from_a_wrong_one() {
-    for (status, setting) in [(410, "start it again"), (503, "deploy_kernel"), (500, "ramdisk")] {
+    for (status, setting) in [
+        (403, "that of an older boot: abort the clean, and start it again"),
+        (410, "that of an older boot"),
+        (503, "deploy_kernel"),
+        (500, "ramdisk"),
+    ] {
         let what = refused(Some(Artifact::Iso), "boot.iso", status, "because");
         let said = Trace::switched_on().address().then(3, what).says_after(
             0,
@@ -822,7 +827,7 @@ fn faults() -> Vec<(&'static str, &'static [Boots], Vec<BootEventKind>)> {
     let whole = fetched(Artifact::Iso);
     let user = redfish(RedfishPurpose::LookAtSystem, "GET", Some(401), Some("no"));
     let nowhere = redfish(RedfishPurpose::LookAtSystem, "GET", None, Some("no route"));
-    let (over, gone) = ((410, "the boot is over"), (503, "no such image"));
+    let (over, gone) = ((403, "the boot is over"), (503, "no such image"));
     let refused = |(status, error)| refused(iso, "boot.iso", status, error);
     vec![
         ("the BMC does not answer", ANY, vec![nowhere]),
