@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use netboot::fetch_answer::FetchRefusal;
 use netboot::fetch_plan::FetchRequest;
 use netboot::scripts::{SIGNED_GRUB_CONFIG, SIGNED_GRUB_CONFIG_PATH};
-use netboot::ticket::{TicketRefusal, admit, boot_path, is_signed_grub_config};
+use netboot::ticket::{TicketRefusal, admit, boot_path, is_signed_grub_config, traced_path};
 use nodes::{NodeIndex, Recorder};
 use provision::artifact::Artifact;
 use provision::trace::TlsFailure;
@@ -69,7 +69,7 @@ impl HttpService for BootService {
         let exchange = Exchange {
             recorder: self.0.recorder.clone(),
             node: asked_for.node.or_else(|| self.sender_of_old_ticket(&asked_for.file, caller)),
-            method: request.method().to_string().into(),
+            method: shortened(request.method().as_str(), 20).into(),
             artifact: asked_for.artifact,
             path: asked_for.file,
             remote: caller.remote.ip(),
@@ -136,7 +136,7 @@ impl BootService {
         self.0.index.by_uuid(owner).map(|(node, _)| node)
     }
 
-    /// The node whose machine asks with a ticket that nobody has, such as the one of an earlier boot.
+    /// The node whose machine asks with a ticket that is not known, such as one from before the start of the daemon.
     fn sender_of_old_ticket(&self, file: &str, caller: &Caller) -> Option<Arc<Node>> {
         if file.is_empty() { None } else { self.node_at(caller.remote.ip()) }
     }
@@ -147,19 +147,23 @@ impl BootService {
         caller: &Caller,
         asked_for: &mut AskedFor,
     ) -> Result<Answer, FetchRefusal> {
+        let path = request.uri().path();
+        // Before any refusal, so that the trace shows each of them.
+        self.trace(path, asked_for);
         let head = match *request.method() {
             Method::GET => false,
             Method::HEAD => true,
             _ => return Err(FetchRefusal::Method),
         };
-        if is_signed_grub_config(request.uri().path()) {
+        if is_signed_grub_config(path) {
             return Ok(self.signed_grub_config(head, caller, asked_for));
         }
-        let path = boot_path(request.uri().path())?;
-        asked_for.file = shortened(&path.file, 80);
+        let path = boot_path(path)?;
         asked_for.artifact = Artifact::of_file_name(&path.file);
         let node = self.0.index.by_ticket(&path.ticket);
-        asked_for.node = node.clone();
+        if node.is_none() && asked_for.node.is_some() {
+            return Err(TicketRefusal::Over.into());
+        }
         let (attempt, artifact) = admit(node.as_deref(), &path)?;
         let node = node.as_deref().ok_or(TicketRefusal::UnknownTicket)?;
         // Counted before anything slow: behind NAT, many machines wait for a connection.
@@ -182,6 +186,15 @@ impl BootService {
 }
 
 impl BootService {
+    /// Notes the file and the node of a path with a ticket: a valid one, a late one, or one that nobody has.
+    fn trace(&self, path: &str, asked_for: &mut AskedFor) {
+        let index = &self.0.index;
+        let node_of = |part: &str| index.by_ticket(part).or_else(|| index.by_earlier_ticket(part));
+        let Some(traced) = traced_path(path, |part| node_of(part).is_some()) else { return };
+        asked_for.file = shortened(&traced.file, 80);
+        asked_for.node = node_of(&traced.ticket);
+    }
+
     /// The configuration that Debian's signed GRUB asks for outside of its ticket's folder. It is the same for
     /// everybody and without a secret. It belongs to the boot of the node whose machine has this address.
     fn signed_grub_config(&self, head: bool, caller: &Caller, asked_for: &mut AskedFor) -> Answer {

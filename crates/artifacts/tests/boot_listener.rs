@@ -461,6 +461,46 @@ async fn a_path_is_decoded_once() {
 }
 
 #[tokio::test]
+async fn each_refusal_of_a_valid_ticket_is_in_its_trace_without_the_ticket() {
+    let mut listener = Listener::start().await;
+
+    for (method, path, status, shown) in [
+        ("GET", format!("/boot/{TICKET}"), 404, "/"),
+        ("GET", format!("/boot/{TICKET}/a/b"), 404, "a/b"),
+        ("GET", format!("/boot/{TICKET}/%2e%2e/kernel"), 404, "%2e%2e/kernel"),
+        ("GET", format!("/boot/{TICKET}/../kernel"), 404, "../kernel"),
+        ("GET", format!("/boot/{TICKET}/kernel%zz"), 404, "kernel%zz"),
+        ("POST", format!("/boot/{TICKET}/kernel"), 405, "kernel"),
+    ] {
+        let request = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n\r\n");
+        assert_eq!(Reply::parse(&listener.say(request.as_bytes()).await).status, status, "{path}");
+
+        let refused = listener.recorded().await;
+        let traced = (refused.method.as_str(), refused.path.as_str(), refused.status);
+        assert_eq!(traced, (method, shown, status));
+        assert!(refused.error.is_some() && refused.artifact.is_none(), "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_ticket_of_an_earlier_boot_is_refused_as_late_and_is_in_the_trace_of_its_node() {
+    let mut listener = Listener::start().await;
+    let mut node = booting_node();
+    node.attempt.as_mut().unwrap().ticket = Secret("NEWER".to_owned());
+    listener.index.put_node(node);
+
+    let reply = listener.get("boot.iso").await;
+
+    assert_eq!(reply.status, 403);
+    let late = listener.recorded().await;
+    assert_eq!(
+        (late.status, late.path.as_str(), late.artifact),
+        (403, "boot.iso", Some(Artifact::Iso))
+    );
+    assert!(late.error.unwrap().contains("the boot that it was for is over"));
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_before_the_last_byte_is_traced_without_it() {
     let mut listener = Listener::start().await;
     listener.deploy_instance();

@@ -6,6 +6,7 @@ use http::StatusCode;
 use percent_encoding::percent_decode_str;
 use provision::artifact::Artifact;
 use provision::boot::bootable;
+use provision::text::printable;
 use provision::virtual_media::attempt_with_live_cd;
 use provision::{Attempt, Node};
 use subtle::ConstantTimeEq;
@@ -20,6 +21,15 @@ pub struct BootPath<'a> {
     pub ticket: Cow<'a, str>,
     /// The file.
     pub file: Cow<'a, str>,
+}
+
+/// The parts of a path under `/boot` for the trace, whether the path is answered or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TracedPath<'a> {
+    /// The part after `/boot`, which may be a ticket.
+    pub ticket: Cow<'a, str>,
+    /// The parts after it, printable and without tickets.
+    pub file: String,
 }
 
 /// The reason for refusing a request.
@@ -70,6 +80,21 @@ pub fn boot_path(path: &str) -> Result<BootPath<'_>, TicketRefusal> {
         Ok([folder, ticket, file]) if folder == "boot" => Ok(BootPath { ticket, file }),
         Ok(_) | Err(_) => Err(TicketRefusal::Elsewhere),
     }
+}
+
+/// The parts of a path for the trace; `None` outside of `/boot`. A part that is a ticket is shown as `…`.
+pub fn traced_path(path: &str, is_ticket: impl Fn(&str) -> bool) -> Option<TracedPath<'_>> {
+    /// Further parts are left out.
+    const MOST_PARTS: usize = 8;
+    let mut parts = parts(path).map(|part| decoded(part).unwrap_or(Cow::Borrowed(part)));
+    let ticket = parts.next().filter(|folder| folder == "boot").and_then(|_| parts.next())?;
+    let shown = |part: Cow<'_, str>| match is_ticket(&part) {
+        true => "…".to_owned(),
+        false => printable(&part).into_owned(),
+    };
+    let file = parts.take(MOST_PARTS).map(shown).collect::<Vec<_>>().join("/");
+    let file = if file.is_empty() { "/".to_owned() } else { file };
+    Some(TracedPath { ticket, file })
 }
 
 /// Whether the path is [`SIGNED_GRUB_CONFIG_PATH`]; empty parts are ignored, and the others decoded.
@@ -163,6 +188,27 @@ mod tests {
     }
 
     #[test]
+    fn the_trace_shows_a_path_without_tickets_also_if_it_is_refused() {
+        let traced = |path| {
+            let traced = traced_path(path, |part| part == "T");
+            traced.map(|TracedPath { ticket, file }| (ticket.into_owned(), file))
+        };
+        for (path, ticket, file) in [
+            ("/boot/T/boot%2Eiso", "T", "boot.iso"),
+            ("/boot/%54", "T", "/"),
+            ("//boot//T/a/b", "T", "a/b"),
+            ("/boot/T/%2e%2e/kernel", "T", "%2e%2e/kernel"),
+            ("/boot/./T/kernel", ".", "…/kernel"),
+            ("/boot/T/%1bkernel", "T", "\\u{1b}kernel"),
+        ] {
+            assert_eq!(traced(path), Some((ticket.to_owned(), file.to_owned())), "{path}");
+        }
+        for path in ["/", "/boot", "/v1/boot/T", "/grub/grub.cfg"] {
+            assert_eq!(traced(path), None, "{path}");
+        }
+    }
+
+    #[test]
     fn the_configuration_of_a_signed_grub_has_one_path() {
         assert!(
             is_signed_grub_config("/grub/grub.cfg") && is_signed_grub_config("//grub//grub.cfg")
@@ -241,6 +287,7 @@ mod tests {
         fn any_path_is_taken_apart_or_refused(path in "\\PC{0,60}") {
             if let Ok(BootPath { ticket, file }) = boot_path(&path) {
                 prop_assert!(!ticket.contains('/') && !file.contains('/') && file != "..");
+                prop_assert!(traced_path(&path, |_| false).is_some_and(|traced| traced.ticket == ticket));
             }
         }
     }

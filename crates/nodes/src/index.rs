@@ -11,6 +11,9 @@ use provision::{Node, Port};
 use store::{ChangeNumber, ChangePage, NodeChange, SavedNode, SavedPorts};
 use uuid::Uuid;
 
+/// Number of tickets of earlier attempts that are kept for each node: machines ask with the last ones.
+const EARLIER_TICKETS: usize = 2;
+
 /// The index; clones share one.
 #[derive(Clone, Debug, Default)]
 pub struct NodeIndex(Arc<RwLock<NodeMaps>>);
@@ -24,6 +27,7 @@ struct NodeMaps {
     deleted: HashMap<Uuid, ChangeNumber>,
     by_mac: HashMap<Mac, Uuid>,
     by_ticket: HashMap<String, Uuid>,
+    by_earlier_ticket: HashMap<String, Uuid>,
     /// All nodes with this machine ID.
     by_machine_id: HashMap<[u8; 16], Vec<Uuid>>,
 }
@@ -36,6 +40,8 @@ struct IndexedNode {
     node_number: ChangeNumber,
     /// The number of the last change of its ports.
     ports_number: ChangeNumber,
+    /// The tickets of earlier attempts since the start of the daemon, the latest last.
+    earlier_tickets: Vec<String>,
 }
 
 /// A port and its node.
@@ -115,6 +121,16 @@ impl NodeIndex {
         })
     }
 
+    /// The node that had this ticket in one of the last attempts before its latest one. Those from before the start of
+    /// the daemon are not known.
+    #[must_use]
+    pub fn by_earlier_ticket(&self, ticket: &str) -> Option<Arc<Node>> {
+        self.read(|maps| {
+            let entry = maps.nodes.get(maps.by_earlier_ticket.get(ticket)?)?;
+            Some(Arc::clone(&entry.node))
+        })
+    }
+
     /// The node, and its ports.
     #[must_use]
     pub fn by_uuid(&self, uuid: Uuid) -> Option<(Arc<Node>, Vec<Arc<Port>>)> {
@@ -163,6 +179,31 @@ impl NodeIndex {
     }
 }
 
+impl IndexedNode {
+    fn new(node: Node, number: ChangeNumber) -> Self {
+        Self {
+            node: Arc::new(node),
+            ports: Vec::new(),
+            node_number: number,
+            ports_number: ChangeNumber::default(),
+            earlier_tickets: Vec::new(),
+        }
+    }
+
+    /// The same after a change of the node.
+    fn changed(self, node: Node, number: ChangeNumber) -> Self {
+        let ticket = |node: &Node| node.attempt.as_ref().map(|attempt| attempt.ticket.0.clone());
+        let (before, now) = (ticket(&self.node), ticket(&node));
+        let mut earlier_tickets = self.earlier_tickets;
+        earlier_tickets.extend(before);
+        // A later boot of an instance has the ticket of the attempt before it.
+        earlier_tickets.retain(|ticket| Some(ticket) != now.as_ref());
+        let surplus = earlier_tickets.len().saturating_sub(EARLIER_TICKETS);
+        earlier_tickets.drain(..surplus);
+        Self { node: Arc::new(node), node_number: number, earlier_tickets, ..self }
+    }
+}
+
 impl NodeMaps {
     fn follow(&mut self, page: ChangePage) {
         if page.since > self.followed {
@@ -187,9 +228,11 @@ impl NodeMaps {
         if !self.is_news(uuid, number, known) {
             return;
         }
-        let (ports, ports_number) =
-            self.remove(uuid).map(|entry| (entry.ports, entry.ports_number)).unwrap_or_default();
-        self.insert(IndexedNode { node: Arc::new(node), ports, node_number: number, ports_number });
+        let entry = match self.remove(uuid) {
+            Some(entry) => entry.changed(node, number),
+            None => IndexedNode::new(node, number),
+        };
+        self.insert(entry);
     }
 
     fn note_ports(&mut self, SavedPorts { number, node, ports }: SavedPorts) {
@@ -224,6 +267,9 @@ impl NodeMaps {
         if let Some(attempt) = &entry.node.attempt {
             self.by_ticket.insert(attempt.ticket.0.clone(), uuid);
         }
+        for ticket in &entry.earlier_tickets {
+            self.by_earlier_ticket.insert(ticket.clone(), uuid);
+        }
         for id in machine_ids(&entry.node) {
             let nodes = self.by_machine_id.entry(id).or_default();
             if !nodes.contains(&uuid) {
@@ -243,6 +289,9 @@ impl NodeMaps {
         }
         if let Some(attempt) = &entry.node.attempt {
             self.by_ticket.remove(&attempt.ticket.0);
+        }
+        for ticket in &entry.earlier_tickets {
+            self.by_earlier_ticket.remove(ticket);
         }
         for id in machine_ids(&entry.node) {
             let Some(nodes) = self.by_machine_id.get_mut(&id) else { continue };
@@ -277,6 +326,7 @@ fn machine_ids(node: &Node) -> impl Iterator<Item = [u8; 16]> {
 
 #[cfg(test)]
 mod tests {
+    use provision::node::Secret;
     use provision::test_nodes::{boot_port, booting_node};
     use serde_json::json;
 
@@ -372,6 +422,33 @@ mod tests {
 
         assert_eq!(name_in(&index).as_deref(), Some("restored"));
         assert_eq!(index.followed(), 2.into());
+    }
+
+    #[test]
+    fn the_tickets_of_the_last_earlier_attempts_still_name_their_node() {
+        let index = NodeIndex::default();
+        let attempt = |number: i64, ticket: &str| {
+            let mut saved = saved(number, "n");
+            saved.node.attempt.as_mut().unwrap().ticket = Secret(ticket.to_owned());
+            index.note_node(saved);
+        };
+        let uuid = booting_node().uuid;
+        let earlier = |ticket| index.by_earlier_ticket(ticket).map(|node| node.uuid);
+
+        for (number, ticket) in [(1, "one"), (2, "two"), (3, "two"), (4, "three"), (5, "four")] {
+            attempt(number, ticket);
+        }
+
+        let known = ["one", "two", "three", "four"].map(earlier);
+        assert_eq!(known, [None, Some(uuid), Some(uuid), None]);
+        assert!(index.by_ticket("three").is_none() && index.by_ticket("four").is_some());
+        index.note_node(SavedNode {
+            node: Node { attempt: None, ..booting_node() },
+            number: 6.into(),
+        });
+        assert_eq!(["two", "three", "four"].map(earlier), [None, Some(uuid), Some(uuid)]);
+        index.note_deletion(uuid, 7.into());
+        assert_eq!(["three", "four"].map(earlier), [None, None]);
     }
 
     fn index_of(system_uuid: Uuid) -> NodeIndex {

@@ -211,6 +211,13 @@ enum FetchResult<'a> {
     },
 }
 
+impl FetchResult<'_> {
+    /// Whether the ticket was right once. In the traces of earlier versions the status is 410.
+    fn is_late_ticket(&self) -> bool {
+        matches!(self, Self::Refused { status: 403, .. })
+    }
+}
+
 impl<'a> BootEvidence<'a> {
     fn of(
         method: BootMethod,
@@ -249,6 +256,8 @@ impl<'a> BootEvidence<'a> {
                     self.firmware.powered_on();
                     self.drive.since_power_on = 0;
                     self.shim = ShimSigns::default();
+                    // That was the system which ran before.
+                    self.http.take_if(|http| http.is_late_ticket());
                 }
                 // Reading the power state says nothing about the machine's boot.
                 if *method != HttpMethod::Get {
@@ -281,6 +290,9 @@ impl<'a> BootEvidence<'a> {
                 self.note(event.at, Progress::Dhcp(*client, message, served));
                 self.take_dhcp(*client, *architecture, answer);
             }
+            // Machines fetch with GET and HEAD: this is another program.
+            BootEventKind::Http { method, .. }
+                if !matches!(method, HttpMethod::Get | HttpMethod::Head) => {}
             BootEventKind::Http { method, artifact, path, status, error, range, .. } => {
                 self.note(event.at, Progress::Http(method, path, *status, range.as_deref()));
                 if *status >= 400 {
@@ -482,6 +494,8 @@ impl BootEvidence<'_> {
         match self.http {
             _ if self.other_architecture.is_some() => true,
             _ if self.ramdisk_fetched => false,
+            // The system that ran before the power-on may ask as well.
+            Some(ref http) if http.is_late_ticket() => self.powered_on_at.is_some(),
             Some(FetchResult::Refused { .. }) => true,
             // Firmware repeats the handshake, and a repetition is no progress.
             Some(
@@ -690,9 +704,7 @@ fn http_refused(
         // 410: in the traces of earlier versions.
         403 | 410 => boot.older_url(),
         500.. => boot.missing_image(),
-        _ => "this is another URL than the one that was given: check url under [boot] in the \
-              settings of this host, and any proxy before it"
-            .to_owned(),
+        _ => boot.unknown_url(),
     };
     stuck(format!("the {client} asked for {path} and got {status}: {error}"), &hint)
 }

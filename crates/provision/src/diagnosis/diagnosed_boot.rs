@@ -52,13 +52,25 @@ impl DiagnosedBoot {
 
     /// The hint for a machine that requests a URL of an older boot.
     pub(super) fn older_url(self) -> String {
+        format!("the URL is that of an older boot: {}", self.again_with_a_new_url())
+    }
+
+    /// The hint for a machine that requests a URL that is not known. Tickets of much older boots are not known either.
+    pub(super) fn unknown_url(self) -> String {
+        format!(
+            "this is another URL than the one that was given: check url under [boot] in the settings of this host, and \
+             any proxy before it; if it is that of a much older boot: {}",
+            self.again_with_a_new_url()
+        )
+    }
+
+    fn again_with_a_new_url(self) -> String {
         let noun = self.noun();
-        let again = match self.course {
+        match self.course {
             BootCourse::UnderWay => format!("abort the {noun}, and start it again"),
             BootCourse::Failed => format!("start the {noun} again"),
             BootCourse::ByItself => "restart the machine, or rebuild its instance".to_owned(),
-        };
-        format!("the URL is that of an older boot: {again}")
+        }
     }
 
     /// The hint for an image that this host could not send.

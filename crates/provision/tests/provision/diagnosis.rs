@@ -57,6 +57,27 @@ fn a_url_that_is_over_or_has_no_image_behind_it_is_told_from_a_wrong_one() {
 }
 
 #[test]
+fn the_late_ticket_of_a_system_that_ran_before_the_power_on_says_nothing_of_the_boot() {
+    let late = refused(Some(Artifact::Iso), "boot.iso", 403, "the boot is over");
+    let trace = Trace::empty(Procedure::Clean, BootInterface::RedfishHttps)
+        .then(0, state(State::Manageable, State::Cleaning, None))
+        .then(1, late);
+    assert_eq!(trace.said_after(1), None);
+
+    let trace = trace.then(9, redfish(RedfishPurpose::PowerOn, "POST", Some(204), None));
+    trace.says_after_a_silence(Verdict::Waiting, "nothing was heard from the machine");
+}
+
+#[test]
+fn a_request_that_no_firmware_makes_is_another_programs() {
+    let mut post = refused(None, "boot.iso", 405, "only GET and HEAD are answered");
+    if let BootEventKind::Http { method, .. } = &mut post {
+        *method = HttpMethod::Post;
+    }
+    assert_eq!(Trace::switched_on().address().then(3, post).said_after(1), None);
+}
+
+#[test]
 fn a_refused_fetch_is_still_named_when_the_firmware_goes_on_to_something_else() {
     Trace::switched_on()
         .address()
