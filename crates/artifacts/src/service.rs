@@ -14,12 +14,12 @@ use netboot::fetch_plan::FetchRequest;
 use netboot::scripts::{SIGNED_GRUB_CONFIG, SIGNED_GRUB_CONFIG_PATH};
 use netboot::ticket::{TicketRefusal, admit, boot_path, is_signed_grub_config, traced_path};
 use nodes::{NodeIndex, Recorder};
+use provision::Node;
 use provision::artifact::Artifact;
-use provision::trace::TlsFailure;
+use provision::trace::HandshakePort;
 use provision::virtual_media::is_of_bmc;
-use provision::{BootEventKind, Node};
 use transport::http_server::{
-    Answered, Caller, HandshakeFailure, HttpService, RequestBody, TlsAlert, WhenSent,
+    Answered, Caller, HandshakeFailure, HttpService, RequestBody, WhenSent,
 };
 
 use crate::answer::Answer;
@@ -27,6 +27,7 @@ use crate::attempt_images::AttemptImages;
 use crate::body::Body;
 use crate::contents::Contents;
 use crate::exchange::Exchange;
+use crate::handshake_recorder::HandshakeRecorder;
 
 /// The service of the boot listener's port; clones share it.
 #[derive(Clone, Debug)]
@@ -37,11 +38,14 @@ struct Parts {
     images: Arc<AttemptImages>,
     index: NodeIndex,
     recorder: Recorder,
+    handshakes: HandshakeRecorder,
 }
 
 impl BootService {
     pub(crate) fn new(images: Arc<AttemptImages>, index: NodeIndex, recorder: Recorder) -> Self {
-        Self(Arc::new(Parts { images, index, recorder }))
+        let (of_nodes, events) = (index.clone(), recorder.clone());
+        let handshakes = HandshakeRecorder::new(of_nodes, events, HandshakePort::Boot);
+        Self(Arc::new(Parts { images, index, recorder, handshakes }))
     }
 }
 
@@ -97,27 +101,8 @@ impl HttpService for BootService {
         self.0.recorder.addresses().is_of_machines(remote)
     }
 
-    /// Records the failure in the boot of the node whose machine has this address.
     fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
-        if let Some(node) = self.node_at(remote) {
-            let failure = tls_failure(failure);
-            self.0.recorder.record(&node, BootEventKind::TlsHandshake { remote, failure });
-        }
-    }
-}
-
-/// The trace's form of a failure.
-fn tls_failure(failure: &HandshakeFailure) -> TlsFailure {
-    match failure {
-        HandshakeFailure::Alert(TlsAlert(alert)) => TlsFailure::Alert { alert: *alert },
-        HandshakeFailure::NoCommonCipher => TlsFailure::NoCommonCipher,
-        HandshakeFailure::NoCommonVersion => TlsFailure::NoCommonVersion,
-        HandshakeFailure::PlainHttp => TlsFailure::PlainHttp,
-        HandshakeFailure::Expired => TlsFailure::Expired,
-        HandshakeFailure::Closed => TlsFailure::Closed,
-        HandshakeFailure::NoCertificate(_) | HandshakeFailure::Other(_) => {
-            TlsFailure::Other { words: failure.to_string() }
-        }
+        self.0.handshakes.record(remote, failure);
     }
 }
 

@@ -39,7 +39,7 @@ use proptest::prelude::*;
 use provision::artifact::{Artifact, HttpLoader};
 use provision::node::Secret;
 use provision::test_nodes::{TICKET, boot_port, booting_node};
-use provision::trace::TlsFailure;
+use provision::trace::{HandshakePort, TlsFailure};
 use provision::{BootEventKind, BootInterface, Node, Procedure, ProvisionState};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
@@ -444,7 +444,26 @@ async fn a_failed_handshake_is_in_the_trace_of_the_machine_that_has_the_address(
     let recorded = listener.backlog.recorded.recv().await.unwrap().event.what;
     let remote = IpAddr::from(Ipv4Addr::LOCALHOST);
     let failure = TlsFailure::NoCommonCipher;
-    assert_eq!(recorded, BootEventKind::TlsHandshake { remote, failure });
+    let port = HandshakePort::Boot;
+    assert_eq!(recorded, BootEventKind::TlsHandshake { remote, failure, port, machines: 1 });
+}
+
+#[tokio::test]
+async fn tls_on_the_port_for_plain_http_is_in_the_trace_of_the_machine_that_has_the_address() {
+    let mut listener = Listener::start().await;
+    assert_eq!(listener.get("boot.iso").await.status, 200);
+    listener.recorded().await;
+
+    listener.say(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
+
+    let recorded = listener.backlog.recorded.recv().await.unwrap().event.what;
+    let expected = BootEventKind::TlsHandshake {
+        remote: Ipv4Addr::LOCALHOST.into(),
+        failure: TlsFailure::PlainPort,
+        port: HandshakePort::Boot,
+        machines: 1,
+    };
+    assert_eq!(recorded, expected);
 }
 
 #[tokio::test]

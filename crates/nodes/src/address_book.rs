@@ -160,6 +160,12 @@ impl AddressBook {
         })
     }
 
+    /// The nodes whose machines were seen at this address in current boots: several behind NAT.
+    pub fn nodes_at(&self, address: IpAddr) -> Vec<Uuid> {
+        let nodes = |book: &mut Book| book.by_address.get(&address.to_canonical()).cloned();
+        self.with(nodes).into_iter().flatten().collect()
+    }
+
     /// Whether a machine of any current boot was seen at this address.
     pub fn is_of_machines(&self, address: IpAddr) -> bool {
         self.with(|book| book.by_address.contains_key(&address.to_canonical()))
@@ -307,6 +313,7 @@ mod tests {
         book.note(&other, &fetch(200, 9));
         assert_eq!(book.owner(outside), None);
         assert!(book.is_of_machines(outside));
+        assert_eq!(book.nodes_at(outside), [one.uuid, other.uuid]);
 
         book.keep(&HashSet::from([other.live_attempt().unwrap().id]));
         assert_eq!(book.owner(outside), Some(other.uuid));

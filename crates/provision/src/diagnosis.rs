@@ -27,7 +27,7 @@ use crate::state::ProvisionState;
 use crate::stranger::{Candidates, Vicinity};
 use crate::trace::{
     AgentCall, AgentCaller, AgentOutcome, BootEvent, BootEventKind, CallRefusal, DhcpAnswer,
-    DhcpService, TlsFailure, TransitionReason, latest_boot,
+    DhcpService, HandshakePort, TlsFailure, TransitionReason, latest_boot,
 };
 use crate::virtual_media::is_from_drive;
 
@@ -176,6 +176,10 @@ struct BootEvidence<'a> {
     lookup_refused: Option<&'a str>,
     /// A refused call from an unknown address.
     stranger_refused: Option<(IpAddr, &'a str)>,
+    /// The last handshake with the agents' port that failed.
+    agent_handshake: Option<&'a TlsFailure>,
+    /// A failed handshake of this machine or another one at its address.
+    shared_handshake: Option<FailedHandshake<'a>>,
     heartbeat_at: Option<Timestamp>,
     drive: DriveReads,
     firmware: FirmwareSigns<'a>,
@@ -187,9 +191,19 @@ struct BootEvidence<'a> {
 enum Progress<'a> {
     Dhcp(ClientKind, &'a str, bool),
     Http(&'a HttpMethod, &'a str, u16, Option<&'a str>),
-    Tls(&'a TlsFailure),
+    Tls(HandshakePort, &'a TlsFailure),
     Agent(&'a AgentCall, bool),
     Firmware(&'a BmcObservation),
+}
+
+/// A TLS handshake that failed.
+#[derive(Clone, Copy)]
+struct FailedHandshake<'a> {
+    port: HandshakePort,
+    remote: IpAddr,
+    /// Number of booting machines at the address.
+    machines: u32,
+    failure: &'a TlsFailure,
 }
 
 /// The result of the last significant fetch.
@@ -271,9 +285,10 @@ impl<'a> BootEvidence<'a> {
                 }
                 self.firmware.take(observation);
             }
-            BootEventKind::TlsHandshake { failure, .. } => {
-                self.note(event.at, Progress::Tls(failure));
-                self.http = Some(FetchResult::NoTls(failure));
+            BootEventKind::TlsHandshake { remote, failure, port, machines } => {
+                let (port, remote, machines) = (*port, *remote, *machines);
+                let handshake = FailedHandshake { port, remote, machines, failure };
+                self.take_handshake(handshake, event.at);
             }
             BootEventKind::LastByte { .. } | BootEventKind::BootWay { .. } => {
                 self.progress_at = Some(event.at);
@@ -321,6 +336,23 @@ impl<'a> BootEvidence<'a> {
         }
     }
 
+    fn take_handshake(&mut self, handshake: FailedHandshake<'a>, at: Timestamp) {
+        let FailedHandshake { port, machines, failure, .. } = handshake;
+        if machines > 1 {
+            // A machine with its ramdisk is past the boot listener.
+            let may_be_its_own = port == HandshakePort::Agents || !self.ramdisk_fetched;
+            if may_be_its_own {
+                self.shared_handshake = Some(handshake);
+            }
+            return;
+        }
+        self.note(at, Progress::Tls(port, failure));
+        match port {
+            HandshakePort::Boot => self.http = Some(FetchResult::NoTls(failure)),
+            HandshakePort::Agents => self.agent_handshake = Some(failure),
+        }
+    }
+
     fn take_dhcp(
         &mut self,
         client: ClientKind,
@@ -357,6 +389,8 @@ impl<'a> BootEvidence<'a> {
     fn take_fetch(&mut self, loader: HttpLoader, what: &'a BootEventKind) {
         let BootEventKind::Http { artifact, path, range, sent, length, .. } = what else { return };
         self.shim.take_fetch(*artifact);
+        // Handshakes before were another machine's, or are made good.
+        (self.agent_handshake, self.shared_handshake) = (None, None);
         let holds_system = artifact.is_some_and(|artifact| artifact.holds_ramdisk(loader));
         if holds_system {
             self.drive.has_begun = true;
@@ -408,6 +442,7 @@ impl<'a> BootEvidence<'a> {
         self.note(at, Progress::Agent(call, error.is_none()));
         if call.is_from_agent() {
             self.agent_refused = error;
+            self.agent_handshake = None;
         } else {
             self.command_failed = error.map(|error| (call, error));
         }
@@ -441,7 +476,7 @@ impl BootEvidence<'_> {
         let is_told_no = self.ramdisk_fetched && self.lookup_refused.is_some();
         let is_certain = self.is_certain() || candidates.is_a_slip() || is_told_no;
         let found = (quiet >= SILENCE || is_certain).then(|| self.stuck(boot, &candidates, quiet));
-        let found = found.map(|found| self.with_strangers(found))?;
+        let found = found.map(|found| self.with_shared_handshake(self.with_strangers(found)))?;
         // A machine that has its system is past its firmware.
         let is_in_firmware = !self.system_fetched && !self.agent_asked_dhcp;
         Some(if is_in_firmware && !is_certain { self.with_firmware(found, quiet) } else { found })
@@ -486,6 +521,28 @@ impl BootEvidence<'_> {
             (None, None) => return found,
         };
         Diagnosis { text: format!("{}; meanwhile {refused}", found.text), ..found }
+    }
+
+    /// Adds a failed handshake that may be this machine's or another one's at its address.
+    fn with_shared_handshake(&self, found: Diagnosis) -> Diagnosis {
+        let Some(FailedHandshake { port, remote, machines, failure }) = self.shared_handshake
+        else {
+            return found;
+        };
+        let remedy = match port {
+            HandshakePort::Boot => failure.hint(),
+            HandshakePort::Agents => failure.agent_hint(),
+        };
+        let hint = match found.hint {
+            Some(hint) => format!("if that was this machine: {remedy}; if not: {hint}"),
+            None => format!("if that was this machine: {remedy}"),
+        };
+        let text = format!(
+            "{}; meanwhile a TLS handshake of one of the {machines} booting machines at {remote} with {port} failed: \
+             {failure}",
+            found.text
+        );
+        Diagnosis { text, hint: Some(hint), ..found }
     }
 
     /// Whether waiting cannot help. Any other finding requires a silence first.
@@ -596,6 +653,12 @@ impl BootEvidence<'_> {
     fn ramdisk_silent(&self, boot: DiagnosedBoot, quiet: SignedDuration) -> Diagnosis {
         let verdict = if quiet < KERNEL_START { Verdict::Waiting } else { Verdict::Stuck };
         let seconds = quiet.as_secs();
+        if let Some(failure) = self.agent_handshake.filter(|_| self.lookup_refused.is_none()) {
+            let text = format!(
+                "the ramdisk was fetched, its agent began to call over https, and {failure}"
+            );
+            return stuck(text, failure.agent_hint());
+        }
         let (text, hint) = if let Some(refused) = self.lookup_refused {
             let again = boot.again_after(
                 "set driver_info/agent_networks of the node to a network that its address is in",

@@ -23,7 +23,7 @@ use uuid::Uuid;
 
 pub use self::agent_call::{AgentCall, AgentOutcome};
 pub use self::announcement::{AnnouncementCause, BootAnnouncement, DhcpService};
-pub use self::tls_failure::TlsFailure;
+pub use self::tls_failure::{HandshakePort, TlsFailure};
 pub use self::transition_reason::TransitionReason;
 use crate::artifact::Artifact;
 use crate::boot::NoBoot;
@@ -151,12 +151,18 @@ pub enum BootEventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         tls: Option<String>,
     },
-    /// A TLS handshake with the boot listener failed.
+    /// A TLS handshake with one of the service's ports for machines failed.
     TlsHandshake {
         /// The client's address, which the machine has.
         remote: IpAddr,
         /// The reason.
         failure: TlsFailure,
+        /// The port.
+        #[serde(default, skip_serializing_if = "HandshakePort::is_boot")]
+        port: HandshakePort,
+        /// Number of booting machines at the address, as behind NAT. Any of them may be the client.
+        #[serde(default = "one", skip_serializing_if = "is_one")]
+        machines: u32,
     },
     /// The last byte of an instance's image is about to be sent, after all others. It is saved before that byte leaves,
     /// since a killed daemon cannot record the end of the fetch.
@@ -399,8 +405,17 @@ impl fmt::Display for BootEventKind {
                 tls.iter().try_for_each(|tls| write!(f, " over {tls}"))?;
                 and_why(f, error.as_ref())
             }
-            Self::TlsHandshake { remote, failure } => {
-                write!(f, "the TLS handshake of {remote} failed: {failure}")
+            Self::TlsHandshake { remote, failure, port, machines } => {
+                write!(f, "the TLS handshake of {remote}")?;
+                match port {
+                    HandshakePort::Boot => {}
+                    HandshakePort::Agents => write!(f, " with {port}")?,
+                }
+                write!(f, " failed: {failure}")?;
+                match machines {
+                    0 | 1 => Ok(()),
+                    several => write!(f, " (one of {several} booting machines at this address)"),
+                }
             }
             Self::LastByte { artifact, length, .. } => {
                 let (name, sent) = (artifact.file_name(), length.saturating_sub(1));
@@ -437,6 +452,15 @@ fn shorten(text: &mut String) {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_one(number: &u32) -> bool {
+    *number == 1
 }
 
 fn and_why(f: &mut fmt::Formatter<'_>, why: Option<&impl fmt::Display>) -> fmt::Result {
@@ -521,5 +545,40 @@ mod length_tests {
 
         let error = outcome.error().unwrap();
         assert!(error.len() <= TEXT && error.ends_with("漢…"), "{} bytes", error.len());
+    }
+}
+
+#[cfg(test)]
+mod handshake_tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_older_row_of_a_handshake_is_one_machines_at_the_boot_listener_and_stays_as_it_is() {
+        let row = json!({ "kind": "tls_handshake", "remote": "192.0.2.7", "failure": { "reason": "closed" } });
+
+        let what: BootEventKind = serde_json::from_value(row.clone()).unwrap();
+
+        let failure = TlsFailure::Closed;
+        let (remote, port) = ([192, 0, 2, 7].into(), HandshakePort::Boot);
+        assert_eq!(what, BootEventKind::TlsHandshake { remote, failure, port, machines: 1 });
+        assert_eq!(serde_json::to_value(what).unwrap(), row);
+    }
+
+    #[test]
+    fn a_handshake_of_several_machines_says_so_and_names_its_port() {
+        let what = BootEventKind::TlsHandshake {
+            remote: [192, 0, 2, 7].into(),
+            failure: TlsFailure::PlainPort,
+            port: HandshakePort::Agents,
+            machines: 3,
+        };
+
+        let text = "the TLS handshake of 192.0.2.7 with the agents' port failed: it speaks TLS on a port for plain \
+                    HTTP (one of 3 booting machines at this address)";
+        assert_eq!(what.to_string(), text);
+        let row = serde_json::to_value(&what).unwrap();
+        assert_eq!(serde_json::from_value::<BootEventKind>(row).unwrap(), what);
     }
 }

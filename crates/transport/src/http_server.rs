@@ -66,9 +66,9 @@ use self::port_state::{ConnectionPlace, PortState};
 use self::progress::AnswerProgress;
 pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
-pub use self::router::{RouterService, ServedNode, UsefulAnswers};
+pub use self::router::{HandshakeHook, RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
-use self::socket::Socket;
+use self::socket::{FirstByte, Socket};
 use crate::repeats;
 
 /// Closed connections whose tasks have not ended yet; beyond this number no connection is accepted.
@@ -131,7 +131,7 @@ pub trait HttpService: Clone + Send + Sync + 'static {
         false
     }
 
-    /// A TLS handshake of this address failed.
+    /// A TLS handshake of this address failed, or came to a port for plain HTTP.
     fn handshake_failed(&self, _remote: IpAddr, _failure: &HandshakeFailure) {}
 }
 
@@ -323,8 +323,8 @@ impl<S: HttpService> Handler<S> {
     ) {
         let held = &caller.held;
         let progress = AnswerProgress::default();
-        let patience = held.limits().stall;
-        let socket = Socket::new(stream, progress.clone(), Arc::clone(held), patience);
+        let first = FirstByte::default();
+        let socket = Socket::new(stream, first.clone(), progress.clone(), Arc::clone(held));
         let service = service_fn(|request| self.answer(request, caller, &progress));
         let connection = http1::Builder::new()
             // `PortState::sweep` closes connections that exceed a limit.
@@ -353,6 +353,10 @@ impl<S: HttpService> Handler<S> {
         };
         if let Err(error) = result {
             debug!("connection of {} broke: {error}", caller.remote);
+            if first.is_tls() && caller.tls.is_none() {
+                held.handshake_failed();
+                self.service.handshake_failed(caller.remote.ip(), &HandshakeFailure::PlainPort);
+            }
         }
     }
 

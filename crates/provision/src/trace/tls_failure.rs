@@ -4,8 +4,35 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// The reason for which a TLS handshake with the boot listener failed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// The port of a failed TLS handshake.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HandshakePort {
+    /// The boot listener's.
+    #[default]
+    Boot,
+    /// The agents' port.
+    Agents,
+}
+
+impl HandshakePort {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+    pub(super) fn is_boot(&self) -> bool {
+        *self == Self::Boot
+    }
+}
+
+impl fmt::Display for HandshakePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Boot => "the boot listener",
+            Self::Agents => "the agents' port",
+        })
+    }
+}
+
+/// The reason for which a machine's TLS handshake failed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(tag = "reason", rename_all = "snake_case")]
 pub enum TlsFailure {
     /// The client refused the certificate, or the handshake, with an alert (RFC 8446 §6).
@@ -19,6 +46,8 @@ pub enum TlsFailure {
     NoCommonVersion,
     /// The client speaks plain HTTP, or anything else that is no TLS.
     PlainHttp,
+    /// The client speaks TLS, and the port is for plain HTTP.
+    PlainPort,
     /// The client ended the handshake, and the service's certificate has expired.
     Expired,
     /// The client closed the connection within the handshake.
@@ -38,12 +67,13 @@ impl TlsFailure {
             | Self::NoCommonCipher
             | Self::NoCommonVersion
             | Self::PlainHttp
+            | Self::PlainPort
             | Self::Expired
             | Self::Closed => None,
         }
     }
 
-    /// The remedy.
+    /// The remedy for firmware or a loader.
     #[must_use]
     pub fn hint(&self) -> &'static str {
         match self {
@@ -82,12 +112,36 @@ impl TlsFailure {
                 "RFC 8446 §6.2 says what the alert stands for; the machine's console may say more"
             }
             Self::PlainHttp => "the URL may begin with http:// and name the port for https",
+            Self::PlainPort => {
+                "the URL begins with https:// and names a port for plain http: correct the URL, or add an https:// \
+                 address to listen in [boot]"
+            }
             Self::Expired => "replace the certificate in [tls]: its files are read again",
             // EDK2 sends no alert, whatever it dislikes.
             Self::Closed | Self::Other { .. } => {
                 "firmware closes the connection without a word if it does not trust the CA (`ferroboot ca` prints it: \
                  enrol it), if the certificate lacks the address or name in the URL (names in [tls]), or if the \
                  certificate is not valid by the machine's clock"
+            }
+        }
+    }
+
+    /// The remedy for an agent.
+    #[must_use]
+    pub fn agent_hint(&self) -> &'static str {
+        match self {
+            Self::PlainHttp => "url in [agent] begins with http:// and names the port for https",
+            Self::PlainPort => {
+                "url in [agent] begins with https:// and names a port for plain http: correct it, or add an https:// \
+                 address to listen in [agent]"
+            }
+            Self::Expired => "replace the certificate in [tls]: its files are read again",
+            Self::NoCommonCipher | Self::NoCommonVersion | Self::Alert { alert: 40 | 70 | 71 } => {
+                "the agents' port needs TLS 1.2 or later with an elliptic curve: take a newer ramdisk"
+            }
+            Self::Alert { .. } | Self::Closed | Self::Other { .. } => {
+                "the ramdisk does not trust this service's CA (`ferroboot ca` prints it; an ISO of your own gets none), \
+                 the certificate lacks the address in the agents' URL (names in [tls]), or the machine's clock is wrong"
             }
         }
     }
@@ -114,6 +168,7 @@ impl fmt::Display for TlsFailure {
             }
             Self::Alert { alert } => write!(f, "it sent the TLS alert {alert}"),
             Self::PlainHttp => f.write_str("it sends no TLS to the port for https"),
+            Self::PlainPort => f.write_str("it speaks TLS on a port for plain HTTP"),
             Self::Expired => f.write_str("the certificate of this service has expired"),
             Self::Closed => f.write_str("it closed the connection within the handshake"),
             Self::Other { words } => f.write_str(words),

@@ -15,7 +15,7 @@ use provision::boot::{BootMethod, NoBoot};
 use provision::diagnosis::{Diagnosis, Verdict, diagnose};
 use provision::trace::{
     AgentCall, AgentCaller, AgentOutcome, AnnouncementCause, BootAnnouncement, CallRefusal,
-    DhcpAnswer, DhcpService, TransitionReason,
+    DhcpAnswer, DhcpService, HandshakePort, TlsFailure, TransitionReason,
 };
 use provision::{
     AgentExtension, BootEvent, BootEventKind, BootInterface, BootingStranger, Boots,
@@ -75,6 +75,50 @@ fn a_request_that_no_firmware_makes_is_another_programs() {
         *method = HttpMethod::Post;
     }
     assert_eq!(Trace::switched_on().address().then(3, post).said_after(1), None);
+}
+
+#[test]
+fn a_handshake_of_one_of_several_machines_is_not_stated_of_this_one() {
+    let handshake = |port, machines| BootEventKind::TlsHandshake {
+        remote: Ipv4Addr::new(192, 0, 2, 7).into(),
+        failure: TlsFailure::Alert { alert: 48 },
+        port,
+        machines,
+    };
+    let its_own = Trace::switched_on().address().then(3, handshake(HandshakePort::Boot, 1));
+    let text = "the machine began to fetch over https, and it does not trust the certificate's CA";
+    its_own.says_after_a_silence(Verdict::Stuck, text);
+
+    let shared = Trace::switched_on().address().then(3, handshake(HandshakePort::Boot, 3));
+    let text = "but never fetched it; meanwhile a TLS handshake of one of the 3 booting machines at 192.0.2.7 with the \
+                boot listener failed: it does not trust the certificate's CA";
+    let said = shared.says_after_a_silence(Verdict::Stuck, text);
+    assert!(said.hint.unwrap().starts_with("if that was this machine: enrol this service's CA"));
+
+    let fetched = shared.then(2, fetched(Artifact::Iso)).then(1, handshake(HandshakePort::Boot, 3));
+    let said = fetched.said_after(200).unwrap();
+    assert!(!said.text.contains("TLS"), "{}", said.text);
+
+    let agents = fetched.then(9, handshake(HandshakePort::Agents, 3));
+    let said =
+        agents.says_after_a_silence(Verdict::Waiting, "at 192.0.2.7 with the agents' port failed");
+    assert!(said.hint.unwrap().starts_with("if that was this machine: the ramdisk does not trust"));
+}
+
+#[test]
+fn an_agent_that_does_not_trust_the_agents_port_is_named() {
+    let refused = BootEventKind::TlsHandshake {
+        remote: Ipv4Addr::new(192, 0, 2, 7).into(),
+        failure: TlsFailure::Alert { alert: 48 },
+        port: HandshakePort::Agents,
+        machines: 1,
+    };
+    let trace = Trace::switched_on().address().then(9, fetched(Artifact::Iso)).then(20, refused);
+
+    let text = "its agent began to call over https, and it does not trust the certificate's CA";
+    let said = trace.says_after_a_silence(Verdict::Stuck, text);
+
+    assert!(said.hint.unwrap().contains("the ramdisk does not trust this service's CA"));
 }
 
 #[test]

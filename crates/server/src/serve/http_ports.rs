@@ -1,17 +1,22 @@
 //! The three ports for HTTP: for operators, for agents, and for firmware.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
+use artifacts::HandshakeRecorder;
 use axum::Router;
 use axum::routing::get;
 use netboot::listen_addresses::ListenAddresses;
 use netboot::urls::{ListenAddress, UrlScheme};
+use provision::trace::HandshakePort;
+use tracing::info;
 use transport::http_server::{
-    self, HeaderNames, ListenerTls, PortListener, PortShares, RouterService, ServedPort,
-    UsefulAnswers,
+    self, HandshakeFailure, HandshakeHook, HeaderNames, ListenerTls, PortListener, PortShares,
+    RouterService, ServedPort, UsefulAnswers,
 };
 use transport::listen::listen;
+use transport::repeats::line;
 
 use super::listener_tls::DaemonTls;
 use super::parts::DaemonParts;
@@ -59,22 +64,25 @@ impl HttpPorts {
     pub(super) fn serve(self, services: &Services, api: &ApiContext, parts: &mut DaemonParts) {
         let Self { operators, agents, firmware, shares, limits } = self;
         let http_metrics = &services.metrics.http;
-        let port = |name, listeners, share, max_body, routes, useful| ServedPort {
+        let port = |name, listeners, share, max_body, service| ServedPort {
             name,
             listeners,
             limits: limits.of_port(share),
             bodies: limits.of_bodies(max_body),
             headers: HeaderNames::LowerCase,
-            service: RouterService::new(routes, useful, limits.answers(), error::too_many_answers),
+            service,
             metrics: http_metrics.clone(),
         };
+        let service = |routes, useful, failed| {
+            RouterService::new(routes, useful, limits.answers(), error::too_many_answers, failed)
+        };
         let routes = services.guard.guard(operators_routes(services, api));
-        let useful = UsefulAnswers::NoErrors;
-        let operators = port("api", operators, shares.api, api::MAX_BODY, routes, useful);
+        let routes = service(routes, UsefulAnswers::NoErrors, HandshakeHook::new(log_handshake));
+        let operators = port("api", operators, shares.api, api::MAX_BODY, routes);
         parts.start_infallible(|end| http_server::serve(operators, end.cancelled_owned()));
         let routes = guard::machines(api::agent_router(api.clone()));
-        let useful = UsefulAnswers::ServedNodes;
-        let agents = port("agents", agents, shares.agents, api::MAX_AGENT_ANSWER, routes, useful);
+        let routes = service(routes, UsefulAnswers::ServedNodes, agents_handshakes(services));
+        let agents = port("agents", agents, shares.agents, api::MAX_AGENT_ANSWER, routes);
         parts.start_infallible(|end| http_server::serve(agents, end.cancelled_owned()));
         let (artifacts, metrics) = (services.artifacts.clone(), http_metrics.clone());
         let limits = limits.of_port(shares.boot);
@@ -91,6 +99,23 @@ fn listener(
 ) -> Result<PortListener> {
     let tls = tls.filter(|_| listen_at.scheme == UrlScheme::Https).cloned();
     Ok(PortListener { socket: listen(listen_at.address, what)?, tls })
+}
+
+/// Records failed handshakes of agents in the boots of their machines.
+fn agents_handshakes(services: &Services) -> HandshakeHook {
+    let (index, recorder) = (services.nodes.index().clone(), services.recorder.clone());
+    let handshakes = HandshakeRecorder::new(index, recorder, HandshakePort::Agents);
+    HandshakeHook::new(move |remote, failure| handshakes.record(remote, failure))
+}
+
+/// Logs a failed handshake with the API.
+fn log_handshake(remote: IpAddr, failure: &HandshakeFailure) {
+    // Where there is no certificate, the listener says so itself.
+    let is_said = matches!(failure, HandshakeFailure::NoCertificate(_));
+    let words = failure.to_string();
+    if !is_said && let Some(more) = line("failed handshake with the API", (remote, &words)) {
+        info!("a TLS handshake of {remote} with the API failed: {words}{more}");
+    }
 }
 
 fn operators_routes(services: &Services, api: &ApiContext) -> Router {

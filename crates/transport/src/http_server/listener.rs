@@ -60,6 +60,9 @@ pub enum HandshakeFailure {
     /// The client speaks plain HTTP, or anything else that is no TLS.
     #[error("the client sends no TLS to a port for HTTPS")]
     PlainHttp,
+    /// The client speaks TLS, and the port is for plain HTTP.
+    #[error("the client speaks TLS on a port for plain HTTP")]
+    PlainPort,
     /// The client ended the handshake, and the listener's certificate has expired.
     #[error("the client ended the TLS handshake: the certificate of this listener has expired")]
     Expired,

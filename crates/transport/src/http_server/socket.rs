@@ -5,6 +5,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -33,10 +34,35 @@ impl PeerStream for Box<dyn EncryptedStream> {
     }
 }
 
+/// The type of a TLS record of the handshake, as a ClientHello begins (RFC 8446 §5.1). No method of HTTP begins so.
+const TLS_HANDSHAKE: u8 = 22;
+
+/// What the first byte of a connection shows, for its [`Socket`] and the loop.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FirstByte {
+    is_read: bool,
+    is_tls: Arc<AtomicBool>,
+}
+
+impl FirstByte {
+    /// Whether the peer began a TLS handshake.
+    pub(super) fn is_tls(&self) -> bool {
+        self.is_tls.load(Ordering::Acquire)
+    }
+
+    fn read(&mut self, bytes: &[u8]) {
+        if let (false, Some(first)) = (self.is_read, bytes.first()) {
+            self.is_read = true;
+            self.is_tls.store(*first == TLS_HANDSHAKE, Ordering::Release);
+        }
+    }
+}
+
 /// The server's side of a connection.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     stream: S,
+    first: FirstByte,
     progress: AnswerProgress,
     held: Arc<ConnectionPlace>,
     patience: Duration,
@@ -57,12 +83,14 @@ struct Stalled {
 impl<S: PeerStream> Socket<S> {
     pub(super) fn new(
         stream: S,
+        first: FirstByte,
         progress: AnswerProgress,
         held: Arc<ConnectionPlace>,
-        patience: Duration,
     ) -> Self {
+        let patience = held.limits().stall;
         Self {
             stream,
+            first,
             progress,
             held,
             patience,
@@ -199,6 +227,7 @@ impl<S: PeerStream> AsyncRead for Socket<S> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.first.read(&buffer.filled()[before..]);
         let has_no_request = matches!(self.held.phase(), Phase::Idle | Phase::Handshake);
         if buffer.filled().len() > before && has_no_request {
             self.held.enter(Phase::Head);

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::*;
@@ -350,6 +350,19 @@ async fn the_end_of_the_service_waits_for_no_half_request() {
 }
 
 #[tokio::test]
+async fn a_client_hello_on_a_plain_port_is_a_failed_handshake_and_is_answered_in_words() {
+    let mut listener = Listener::with(ConnectionLimits::default());
+
+    let answer = listener.say_from(MACHINE, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03").await;
+    let garbage = listener.say_from(STRANGER, b"\x17\x03\x01\r\n\r\n").await;
+
+    assert!(answer.starts_with("HTTP/1.1 400") && garbage.starts_with("HTTP/1.1 400"));
+    let failed = timeout(PATIENCE, listener.failed_handshakes.recv()).await.unwrap();
+    assert_eq!(failed, Some((MACHINE.into(), HandshakeFailure::PlainPort)));
+    assert!(listener.failed_handshakes.try_recv().is_err(), "the other one is none");
+}
+
+#[tokio::test]
 async fn the_peer_of_a_socket_of_both_families_is_an_ipv4_address() {
     let listener = Listener::with(ConnectionLimits::default());
 
@@ -362,6 +375,7 @@ async fn the_peer_of_a_socket_of_both_families_is_an_ipv4_address() {
 struct Listener {
     port: u16,
     metrics: HttpMetrics,
+    failed_handshakes: mpsc::UnboundedReceiver<(IpAddr, HandshakeFailure)>,
     end: Option<oneshot::Sender<()>>,
     serving: tokio::task::JoinHandle<()>,
 }
@@ -384,21 +398,28 @@ impl Listener {
             .route("/large", get(|| async { vec![0_u8; 64 << 20] }));
         let metrics = HttpMetrics::default();
         let (end, ended) = oneshot::channel();
+        let (failed, failed_handshakes) = mpsc::unbounded_channel();
         let port_served = ServedPort {
             name: "api",
             listeners: vec![PortListener { socket: listener, tls: None }],
             limits,
             bodies,
             headers: HeaderNames::LowerCase,
-            service: RouterService::new(router, UsefulAnswers::NoErrors, 64 << 20, || {
-                StatusCode::SERVICE_UNAVAILABLE.into_response()
-            }),
+            service: RouterService::new(
+                router,
+                UsefulAnswers::NoErrors,
+                64 << 20,
+                || StatusCode::SERVICE_UNAVAILABLE.into_response(),
+                HandshakeHook::new(move |remote, failure| {
+                    let _ = failed.send((remote, failure.clone()));
+                }),
+            ),
             metrics: metrics.clone(),
         };
         let serving = tokio::spawn(serve(port_served, async move {
             let _ = ended.await;
         }));
-        Self { port, metrics, end: Some(end), serving }
+        Self { port, metrics, failed_handshakes, end: Some(end), serving }
     }
 
     async fn connect_from(&self, address: Ipv4Addr) -> TcpStream {
