@@ -11,6 +11,7 @@ use cryptoki::error::{Error as TokenError, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
+use cryptoki::slot::{Slot, TokenInfo};
 use cryptoki::types::AuthPin;
 
 use crate::private_file::open_private;
@@ -91,11 +92,18 @@ impl TokenKeyUri {
 
     /// The key in words, without what leads to its PIN.
     fn key(&self) -> String {
-        let token = self.token.as_deref().unwrap_or("any token");
+        let token = self.token.as_deref().or(self.serial.as_deref()).unwrap_or("any token");
         match (&self.object, &self.id) {
             (Some(object), _) => format!("{object:?} in {token}"),
             (None, _) => format!("the key in {token}"),
         }
+    }
+
+    fn names(&self, token: &TokenInfo) -> bool {
+        let is_meant = |meant: &Option<String>, own: &str| {
+            meant.as_ref().is_none_or(|meant| meant == own.trim_end())
+        };
+        is_meant(&self.token, token.label()) && is_meant(&self.serial, token.serial_number())
     }
 
     fn read_pin(&self) -> Result<Option<AuthPin>> {
@@ -199,16 +207,7 @@ impl TokenKey {
 
     fn new_session(&self) -> Result<TokenSession> {
         let key = || self.uri.key();
-        for slot in self.context.get_slots_with_token().context("the slots of the module")? {
-            let info = self.context.get_token_info(slot)?;
-            let is_meant = |meant: &Option<String>, own: &str| {
-                meant.as_ref().is_none_or(|meant| meant == own.trim_end())
-            };
-            if !is_meant(&self.uri.token, info.label())
-                || !is_meant(&self.uri.serial, info.serial_number())
-            {
-                continue;
-            }
+        for slot in self.slots()? {
             let session = self.context.open_ro_session(slot).with_context(key)?;
             self.login(&session)?;
             let mut template = vec![Attribute::Class(ObjectClass::PRIVATE_KEY)];
@@ -222,6 +221,25 @@ impl TokenKey {
             }
         }
         bail!("there is no private key {}, or its PIN is missing (pin-source)", key())
+    }
+
+    /// The slots of the tokens that the URI names.
+    fn slots(&self) -> Result<Vec<Slot>> {
+        let mut named = Vec::new();
+        for slot in self.context.get_slots_with_token().context("the slots of the module")? {
+            let info = self.context.get_token_info(slot)?;
+            if self.uri.names(&info) {
+                named.push(slot);
+            }
+        }
+        let is_vague = self.uri.pin.is_some() && self.uri.serial.is_none();
+        ensure!(
+            named.len() < 2 || !is_vague,
+            "{} tokens are called {}, and the PIN is for one: add serial= to the URI",
+            named.len(),
+            self.uri.token.as_deref().unwrap_or_default()
+        );
+        Ok(named)
     }
 
     fn login(&self, session: &Session) -> Result<()> {

@@ -626,8 +626,10 @@ fn a_key_in_a_token_signs_as_the_same_key_in_a_file() {
         assert!(said.status.success(), "{}", String::from_utf8_lossy(&words));
     };
     let tool = OsStr::new("softhsm2-util");
-    let words = "--init-token --free --label boot --pin 1234 --so-pin 5678";
-    started(tool, &words.split(' ').map(OsStr::new).collect::<Vec<_>>());
+    for label in ["boot", "twin", "twin"] {
+        let words = format!("--init-token --free --label {label} --pin 1234 --so-pin 5678");
+        started(tool, &words.split(' ').map(OsStr::new).collect::<Vec<_>>());
+    }
     let words = "--token boot --label uki --id 01A0 --pin 1234 --import";
     let mut arguments: Vec<_> = words.split(' ').map(OsStr::new).collect();
     arguments.push(key.as_os_str());
@@ -639,10 +641,10 @@ fn a_key_in_a_token_signs_as_the_same_key_in_a_file() {
 /// Signs with the key in the token in a folder, and with the same key in a file.
 fn token_signs(folder: &Path) {
     let certificate = folder.join("cert.pem");
-    let uri = |object: &str, pin: &str| {
+    let uri = |object: &str, pin: &str, token: &str| {
         let pin = folder.join(pin);
         let uri = format!(
-            "pkcs11:token=boot;{object}?module-path={SOFTHSM}&pin-source={}",
+            "pkcs11:token={token};{object}?module-path={SOFTHSM}&pin-source={}",
             pin.display()
         );
         uri.parse::<SignKey>().unwrap()
@@ -650,7 +652,7 @@ fn token_signs(folder: &Path) {
     let open = |key: &SignKey| UkiSigner::open(key, &certificate);
     let [file, token] = [
         open(&SignKey::File(folder.join("key-0600.pem"))).unwrap(),
-        open(&uri("object=uki;id=%01%A0", "pin")).unwrap(),
+        open(&uri("object=uki;id=%01%A0", "pin", "boot")).unwrap(),
     ];
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let images = [file, token].map(|signer| {
@@ -662,13 +664,16 @@ fn token_signs(folder: &Path) {
     assert!(images[0] == images[1], "PKCS #1 signatures of one key are the same");
 
     let refusal = |key: SignKey| format!("{:#}", open(&key).unwrap_err());
-    let none = refusal(uri("object=other", "pin"));
+    let none = refusal(uri("object=other", "pin", "boot"));
     assert!(none.contains("there is no private key \"other\" in boot"), "{none}");
     fs::write(folder.join("open"), "1234").unwrap();
-    let readable = refusal(uri("object=uki", "open"));
+    let readable = refusal(uri("object=uki", "open", "boot"));
     assert!(readable.contains("is open to other users"), "{readable}");
 
-    refused_login_is_not_tried_again(&uri("object=uki", "pin"), &folder.join("pin"));
+    let vague = refusal(uri("object=uki", "pin", "twin"));
+    assert!(vague.contains("2 tokens are called twin"), "{vague}");
+
+    refused_login_is_not_tried_again(&uri("object=uki", "pin", "boot"), &folder.join("pin"));
 }
 
 fn refused_login_is_not_tried_again(uri: &SignKey, pin: &Path) {
@@ -696,7 +701,9 @@ fn refused_login_is_not_tried_again(uri: &SignKey, pin: &Path) {
 fn log_out() {
     let module = Pkcs11::new(SOFTHSM).unwrap();
     for slot in module.get_slots_with_initialized_token().unwrap() {
-        module.open_ro_session(slot).unwrap().logout().unwrap();
+        if module.get_token_info(slot).unwrap().label().trim_end() == "boot" {
+            module.open_ro_session(slot).unwrap().logout().unwrap();
+        }
     }
 }
 
