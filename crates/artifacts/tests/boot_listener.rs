@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use artifacts::{
     ArtifactSettings, Artifacts, BootSets, SignKey, SigningKey, UkiSigner, check_boot_set,
 };
-use certificates::{CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles};
+use certificates::{
+    CertificateNeeds, CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles,
+};
 use cryptoki::context::Pkcs11;
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, join_all};
@@ -1336,7 +1338,11 @@ impl Listener {
     fn serve_with_tls(&self) -> [SocketAddr; 2] {
         let key = key_file(self.folder.path(), 0o600);
         let certificate = self.folder.path().join("cert.pem");
-        let source = CertificateSource::of_files(OperatorFiles { certificate, key }).unwrap();
+        let source = CertificateSource::of_files(
+            OperatorFiles { certificate, key },
+            CertificateNeeds::default(),
+        )
+        .unwrap();
         let tls: Arc<dyn ListenerTls> = Arc::new(FirmwareTls::new(source, FirmwareCiphers::Modern));
         let listeners = [None, Some(tls)].map(|tls| {
             let socket = listen((Ipv4Addr::LOCALHOST, 0).into(), "a test").unwrap();

@@ -18,7 +18,8 @@ use openssl::x509::extension::{
 };
 use openssl::x509::{X509, X509Builder, X509Name, X509NameBuilder};
 
-use crate::certificate_pair::{CertificatePair, ServerCertificates, timestamp};
+use crate::certificate_pair::{CertificatePair, CertificateValidity, ServerCertificates};
+use crate::pem::private_key;
 
 /// Length of RSA keys, in bits. EDK2 builds with OpenSSL's security level 3 refuse 2048 (edk2#12651).
 const RSA_BITS: u32 = 3072;
@@ -123,7 +124,7 @@ impl CertificateAuthority {
     pub fn of_pem(pem: &AuthorityPem) -> Result<Self> {
         let certificate =
             X509::from_pem(pem.certificate.as_bytes()).context("the authority's certificate")?;
-        let key = PKey::private_key_from_pem(pem.key.as_bytes()).context("the authority's key")?;
+        let key = private_key(pem.key.as_bytes()).context("the authority's key")?;
         Ok(Self { certificate, key })
     }
 
@@ -135,12 +136,12 @@ impl CertificateAuthority {
         Ok(self.certificate.to_der()?)
     }
 
-    /// The end of its validity.
+    /// Its validity.
     ///
     /// # Errors
     /// The certificate has no usable date.
-    pub fn not_after(&self) -> Result<Timestamp> {
-        timestamp(self.certificate.not_after())
+    pub fn validity(&self) -> Result<CertificateValidity> {
+        CertificateValidity::of_chain(std::slice::from_ref(&self.certificate))
     }
 
     /// Issues the certificates of a listener that is reached at `addresses` and by `names`.
@@ -247,6 +248,6 @@ mod tests {
         // SEQUENCE of two UTCTime.
         let validity = b"\x30\x1e\x17\x0d700101000000Z\x17\x0d491231235959Z";
         assert!(der.windows(validity.len()).any(|part| part == validity));
-        assert_eq!(authority.not_after().unwrap().to_string(), "2049-12-31T23:59:59Z");
+        assert_eq!(authority.validity().unwrap().until.to_string(), "2049-12-31T23:59:59Z");
     }
 }

@@ -2,36 +2,22 @@
 //! the operator's files.
 
 use std::collections::HashMap;
-use std::fs;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Result, anyhow};
 use jiff::{SignedDuration, Timestamp};
-use tracing::{info, warn};
 
 use crate::address_cache::MOST_ADDRESSES;
 use crate::authority::{CertificateAuthority, SERVER_VALIDITY, ServerKeys};
-use crate::certificate_pair::{CertificatePair, ServerCertificates};
+use crate::certificate_pair::{CertificatePair, CertificateValidity, ServerCertificates};
+use crate::file_certificates::{CertificateNeeds, FileCertificates, FilesLook, OperatorFiles};
 
 /// Issued certificates are replaced when less of their validity is left.
 const RENEWED_BEFORE_END: SignedDuration = SignedDuration::from_secs(SERVER_VALIDITY.as_secs() / 2);
 /// A step of the clock back by less is no reason to replace them.
 const SMALL_STEP: SignedDuration = SignedDuration::from_hours(24);
-/// Interval of checks of the operator's files.
-const FILES_CHECKED_EVERY: Duration = Duration::from_secs(5);
-
-/// The paths of an operator's certificate and its key (PEM).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperatorFiles {
-    /// The certificate, with those of its issuers.
-    pub certificate: PathBuf,
-    /// The key.
-    pub key: PathBuf,
-}
 
 /// The source of certificates; clones share it.
 #[derive(Clone, Debug)]
@@ -64,13 +50,31 @@ impl CertificateSource {
         })))
     }
 
-    /// The operator's certificate. The files are read again when they change.
+    /// The operator's certificate. [`CertificateSource::look`] reads the files again.
     ///
     /// # Errors
     /// They cannot be used.
-    pub fn of_files(files: OperatorFiles) -> Result<Self> {
-        let read = ReadFiles::read(&files)?;
-        Ok(Self(Arc::new(Source::Files(FileCertificates { files, read: Mutex::new(read) }))))
+    pub fn of_files(files: OperatorFiles, needs: CertificateNeeds) -> Result<Self> {
+        Ok(Self(Arc::new(Source::Files(FileCertificates::read(files, needs)?))))
+    }
+
+    /// Looks at the operator's files, and reads them again if they have changed. Blocks while files are read; handshakes
+    /// go on meanwhile.
+    #[must_use]
+    pub fn look(&self) -> FilesLook {
+        match &*self.0 {
+            Source::Authority(_) => FilesLook::Unchanged,
+            Source::Files(files) => files.look(),
+        }
+    }
+
+    /// Why the operator's files cannot be used at present, so that the former ones stay in use.
+    #[must_use]
+    pub fn refusal(&self) -> Option<String> {
+        match &*self.0 {
+            Source::Authority(_) => None,
+            Source::Files(files) => files.refusal(),
+        }
     }
 
     /// The certificates for connections to this address of the service; the same value while they do not change.
@@ -80,41 +84,41 @@ impl CertificateSource {
     pub(crate) fn certificates(&self, near: IpAddr) -> Result<Arc<ServerCertificates>> {
         match &*self.0 {
             Source::Authority(issued) => issued.certificates(near),
-            Source::Files(files) => Ok(files.certificates()),
+            Source::Files(files) => Ok(files.current()),
         }
     }
 
-    /// Whether clients that reach the service at this host accept the certificate. Always true for issued certificates:
-    /// they name the address that was reached, the hosts of the settings' URLs, and `names` of `[tls]`.
-    #[must_use]
-    pub fn is_for(&self, host: &str) -> bool {
-        match &*self.0 {
-            Source::Authority(_) => true,
-            Source::Files(files) => files.certificates().pairs.iter().any(|pair| pair.is_for(host)),
-        }
+    /// The hosts at which clients refuse the operator's certificate, since it does not name them; none for issued ones, which name
+    /// the address that was reached, the hosts of the settings' URLs, and `names` of `[tls]`.
+    pub fn unnamed<'h>(&self, hosts: impl IntoIterator<Item = &'h String>) -> Vec<&'h str> {
+        let named = match &*self.0 {
+            Source::Authority(_) => return Vec::new(),
+            Source::Files(files) => files.current(),
+        };
+        let hosts = hosts.into_iter().map(String::as_str);
+        hosts.filter(|host| !named.pairs.iter().any(|pair| pair.is_for(host))).collect()
     }
 
-    /// The end of the validity of the operator's certificate; `None` for issued ones, which are renewed in time.
+    /// The validity of the operator's certificate; `None` for issued ones, which are renewed in time.
     ///
     /// # Errors
     /// The certificate has no usable date.
-    pub fn not_after(&self) -> Result<Option<Timestamp>> {
+    pub fn validity(&self) -> Result<Option<CertificateValidity>> {
         match &*self.0 {
             Source::Authority(_) => Ok(None),
             Source::Files(files) => {
-                let current = files.certificates();
-                current.pairs.first().map(CertificatePair::not_after).transpose()
+                files.current().pairs.first().map(CertificatePair::validity).transpose()
             }
         }
     }
 
-    /// The end of the validity of the service's own authority, which issues; `None` for the operator's certificate.
+    /// The validity of the service's own authority, which issues; `None` for the operator's certificate.
     ///
     /// # Errors
     /// The authority's certificate has no usable date.
-    pub fn authority_not_after(&self) -> Result<Option<Timestamp>> {
+    pub fn authority_validity(&self) -> Result<Option<CertificateValidity>> {
         match &*self.0 {
-            Source::Authority(issued) => issued.authority.not_after().map(Some),
+            Source::Authority(issued) => issued.authority.validity().map(Some),
             Source::Files(_) => Ok(None),
         }
     }
@@ -169,63 +173,6 @@ impl IssuedCertificates {
     }
 }
 
-#[derive(Debug)]
-struct FileCertificates {
-    files: OperatorFiles,
-    read: Mutex<ReadFiles>,
-}
-
-#[derive(Debug)]
-struct ReadFiles {
-    certificates: Arc<ServerCertificates>,
-    /// When both files were changed last.
-    changed: [Option<SystemTime>; 2],
-    checked: Instant,
-}
-
-impl ReadFiles {
-    fn read(files: &OperatorFiles) -> Result<Self> {
-        // Looked at first: a change during the reading is seen at the next check.
-        let changed = changes(files);
-        let pair = CertificatePair::read(&files.certificate, &files.key)?;
-        let certificates = Arc::new(ServerCertificates { pairs: vec![pair] });
-        Ok(Self { certificates, changed, checked: Instant::now() })
-    }
-}
-
-impl FileCertificates {
-    fn certificates(&self) -> Arc<ServerCertificates> {
-        let mut read = locked(&self.read);
-        if read.checked.elapsed() >= FILES_CHECKED_EVERY {
-            read.checked = Instant::now();
-            let changed = changes(&self.files);
-            if changed != read.changed {
-                self.read_again(&mut read, changed);
-            }
-        }
-        Arc::clone(&read.certificates)
-    }
-
-    fn read_again(&self, read: &mut ReadFiles, changed: [Option<SystemTime>; 2]) {
-        match ReadFiles::read(&self.files) {
-            Ok(new) => {
-                info!("the certificate {} is read again", self.files.certificate.display());
-                *read = new;
-            }
-            Err(error) => {
-                // Said once for each change: a certificate and its key are often replaced one after the other.
-                warn!("the former certificate stays in use: {error:#}");
-                read.changed = changed;
-            }
-        }
-    }
-}
-
-fn changes(files: &OperatorFiles) -> [Option<SystemTime>; 2] {
-    let changed = |path: &Path| fs::metadata(path).and_then(|found| found.modified()).ok();
-    [changed(&files.certificate), changed(&files.key)]
-}
-
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -250,7 +197,7 @@ mod tests {
         };
         let at = |now: &str| issued.certificates_at(LOOPBACK, now.parse().unwrap()).unwrap();
         let end = |certificates: &ServerCertificates| {
-            certificates.pairs.iter().map(|pair| pair.not_after().unwrap()).min().unwrap()
+            certificates.pairs.iter().map(|pair| pair.validity().unwrap().until).min().unwrap()
         };
 
         let without_battery = at("2001-01-01T00:00:00Z");

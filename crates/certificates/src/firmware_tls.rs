@@ -7,47 +7,17 @@ use std::net::IpAddr;
 use anyhow::Result;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use openssl::dh::Dh;
-use openssl::error::{Error as OpenSslError, ErrorStack};
-use openssl::ssl::{
-    Error as SslError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef,
-    SslSessionCacheMode, SslVersion,
-};
+use openssl::error::Error as OpenSslError;
+use openssl::ssl::{Error as SslError, Ssl, SslContext, SslRef};
 use transport::http_server::{
     EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert,
 };
 
 use crate::address_cache::AddressCache;
-use crate::certificate_pair::{CertificatePair, ServerCertificates};
+use crate::certificate_pair::CertificatePair;
 use crate::certificate_source::CertificateSource;
+use crate::firmware_context::{FirmwareCiphers, firmware_context};
 use crate::firmware_stream::FirmwareStream;
-
-/// The ciphers of TLS 1.2 with forward secrecy by elliptic curves.
-const MODERN: &str = "ECDHE+AESGCM:ECDHE+CHACHA20";
-/// Those that old firmware has beside or in place of these: OVMF before 2025-04, HPE Gen10 Plus and Gen11. The modern ones
-/// stand first, and the server's order counts.
-const OLD_FIRMWARE: &str = "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:AES256-GCM-SHA384:AES128-GCM-SHA256:\
-                            DHE+AES+SHA256:AES256-SHA256:AES128-SHA256";
-/// RFC 7919 §A.1, `ffdhe2048`.
-const FFDHE2048: &str = "-----BEGIN DH PARAMETERS-----
-MIIBDAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
-+8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
-87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
-YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
-7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
-ssbzSibBsu/6iGtCOGEoXJf//////////wIBAgICAOE=
------END DH PARAMETERS-----
-";
-
-/// The ciphers that firmware may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum FirmwareCiphers {
-    /// With forward secrecy by elliptic curves.
-    #[default]
-    Modern,
-    /// Also DHE and RSA key exchange, for firmware that offers nothing else. A peer that offers better ones gets those.
-    OldFirmware,
-}
 
 /// TLS 1.2 and 1.3 for firmware and boot loaders.
 pub struct FirmwareTls {
@@ -72,7 +42,7 @@ impl FirmwareTls {
     fn context(&self, near: IpAddr) -> Result<SslContext> {
         let certificates = self.source.certificates(near)?;
         self.contexts
-            .get(near, certificates, |certificates| Ok(context(certificates, self.ciphers)?))
+            .get(near, certificates, |certificates| firmware_context(certificates, self.ciphers))
     }
 
     async fn handshake(
@@ -128,44 +98,6 @@ fn agreed(ssl: &SslRef) -> String {
         false => "ECDSA",
     };
     format!("{}, {cipher}, certificate with {kind}", ssl.version_str())
-}
-
-fn context(
-    certificates: &ServerCertificates,
-    ciphers: FirmwareCiphers,
-) -> Result<SslContext, ErrorStack> {
-    let mut context = SslContextBuilder::new(SslMethod::tls_server())?;
-    context.set_min_proto_version(Some(SslVersion::TLS1_2))?;
-    let list = match ciphers {
-        FirmwareCiphers::Modern => MODERN,
-        FirmwareCiphers::OldFirmware => {
-            context.set_tmp_dh(&*Dh::params_from_pem(FFDHE2048.as_bytes())?)?;
-            OLD_FIRMWARE
-        }
-    };
-    context.set_cipher_list(list)?;
-    context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
-    // A write ends after each record, so that it is known how much of an answer a slow peer has taken. Idle connections
-    // hold no buffers.
-    context.set_mode(
-        SslMode::ENABLE_PARTIAL_WRITE
-            | SslMode::ACCEPT_MOVING_WRITE_BUFFER
-            | SslMode::RELEASE_BUFFERS,
-    );
-    // A call of the kernel takes all that has come, not first the head of a record and then its content.
-    context.set_read_ahead(true);
-    // A boot is one connection or two: sessions would only cost memory.
-    context.set_session_cache_mode(SslSessionCacheMode::OFF);
-    for pair in &certificates.pairs {
-        if let Some((own, issuers)) = pair.chain.split_first() {
-            context.set_certificate(own)?;
-            context.set_private_key(&pair.key)?;
-            for issuer in issuers {
-                context.add_extra_chain_cert(issuer.clone())?;
-            }
-        }
-    }
-    Ok(context.build())
 }
 
 /// The reasons of `openssl/sslerr.h` (`SSL_R_…`), which the crate does not name.

@@ -5,22 +5,18 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
-use rustls::crypto::ring;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
-use rustls::{PeerIncompatible, ServerConfig};
-use rustls_pki_types::PrivateKeyDer;
+use rustls::PeerIncompatible;
 use tokio_rustls::TlsAcceptor;
 use transport::http_server::{
     EncryptedConnection, HandshakeFailure, ListenerTls, PacedStream, TlsAlert,
 };
 
 use crate::address_cache::AddressCache;
-use crate::certificate_pair::{CertificatePair, ServerCertificates};
 use crate::certificate_source::CertificateSource;
+use crate::operator_config::operator_config;
 
 /// TLS 1.2 and 1.3 with forward secrecy.
 pub struct OperatorTls {
@@ -44,7 +40,7 @@ impl OperatorTls {
     fn acceptor(&self, near: IpAddr) -> Result<TlsAcceptor> {
         let certificates = self.source.certificates(near)?;
         self.acceptors.get(near, certificates, |certificates| {
-            Ok(TlsAcceptor::from(Arc::new(config(certificates)?)))
+            Ok(TlsAcceptor::from(Arc::new(operator_config(certificates)?)))
         })
     }
 }
@@ -67,35 +63,6 @@ impl ListenerTls for OperatorTls {
             Ok(EncryptedConnection { stream: Box::new(stream), agreed })
         }
         .boxed()
-    }
-}
-
-fn config(certificates: &ServerCertificates) -> Result<ServerConfig> {
-    let keys = certificates.pairs.iter().map(certified).collect::<Result<Vec<_>>>()?;
-    Ok(ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(CertificateChoice(keys))))
-}
-
-fn certified(pair: &CertificatePair) -> Result<Arc<CertifiedKey>> {
-    let chain = pair.chain_der()?.into_iter().map(Into::into).collect();
-    let key = pair.key.private_key_to_pkcs8()?;
-    let key = PrivateKeyDer::try_from(key).ok().context("a key in PKCS#8")?;
-    let key = ring::sign::any_supported_type(&key).context("a key that rustls can use")?;
-    Ok(Arc::new(CertifiedKey::new(chain, key)))
-}
-
-/// Takes the first certificate whose key the client can verify.
-#[derive(Debug)]
-struct CertificateChoice(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for CertificateChoice {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let schemes = hello.signature_schemes();
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        // The last one is of the better kind, if there are two.
-        self.0.iter().rev().find(fits).cloned()
     }
 }
 

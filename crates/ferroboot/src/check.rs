@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use hardware::Mac;
 use providers::settings::DhcpProvider;
 use provision::text::printable;
-use server::check::{self, Found};
+use server::check::{self, CheckWarning, Found};
 use server::config::Config;
 
 use crate::serve::ServeSettings;
@@ -86,11 +86,15 @@ fn print(found: &[Found]) -> Result<()> {
     for (what, result) in found {
         match result {
             Ok(good) => writeln!(out, "ok    {what}: {}", printable(good)),
+            Err(warning) if warning.is::<CheckWarning>() => {
+                writeln!(out, "warn  {what}: {}", printable(&warning.to_string()))
+            }
             Err(problem) => writeln!(out, "WRONG {what}: {}", printable(&format!("{problem:#}"))),
         }
         .context("cannot print")?;
     }
-    let wrong = found.iter().filter(|(_, result)| result.is_err()).count();
+    let is_wrong = |error: &anyhow::Error| !error.is::<CheckWarning>();
+    let wrong = found.iter().filter(|(_, result)| result.as_ref().is_err_and(is_wrong)).count();
     if wrong > 0 {
         bail!("{wrong} of {} checks failed", found.len());
     }

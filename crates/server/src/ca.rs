@@ -11,7 +11,7 @@ use crate::config::Config;
 /// There is none, or the database cannot be read.
 pub async fn authority_certificate(config: &Config) -> Result<String> {
     if let Some(authority) = config.tls.read_authority()? {
-        return Ok(authority);
+        return authority.pem();
     }
     if let Some(files) = config.tls.files() {
         bail!(

@@ -7,9 +7,12 @@ mod provider;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use artifacts::BootSets;
-use certificates::{AuthorityPem, CertificateAuthority, CertificateSource, OperatorFiles};
+use certificates::{
+    AuthorityPem, CertificateAuthority, CertificateSource, CertificateValidity, OperatorAuthority,
+    OperatorFiles,
+};
 use hardware::CpuArch;
 use netboot::boot_set::boot_set_instructions;
 use netboot::network_check::boot_url::expect_short;
@@ -19,8 +22,9 @@ use netboot::network_settings::NetworkSettings;
 use netboot::urls::IpFamily;
 use store::{Clock, Other, Store, StoreError, StoredAuthority};
 
-pub use self::found::Found;
+pub use self::found::{CheckWarning, Found};
 use crate::api::guard::OperatorGuard;
+use crate::certificate_term::{CertificateTerm, OWN_AUTHORITY_REMEDY};
 use crate::config::Config;
 use crate::dhcp;
 use crate::dhcp::port::{self, CannotListen};
@@ -44,9 +48,7 @@ pub async fn all(config: &Config) -> Vec<Found> {
         let addresses = listen.all(config.tls.only).map(|listen| listen.address);
         found.extend(addresses.map(|address| (what.to_owned(), port(address))));
     }
-    if let Some(files) = config.tls.files() {
-        found.push(("certificate".to_owned(), certificate(config, files)));
-    }
+    found.extend(operator_files(config));
     if let Some(users) = OperatorGuard::check_users(&config.api) {
         found.push(("users of the API".to_owned(), users));
     }
@@ -106,21 +108,46 @@ fn serves(config: &Config, network: &NetworkSettings, state: &Path) -> Result<St
     })
 }
 
+/// Checks the operator's certificate and CA, those that are named.
+fn operator_files(config: &Config) -> Vec<Found> {
+    let own = config.tls.files().map(|files| certificate(config, files));
+    let authority = config.tls.read_authority().transpose();
+    let authority = authority.map(|authority| ca_of_operator(&authority?));
+    let named = [("certificate", own), ("CA that machines trust", authority)];
+    named.into_iter().filter_map(|(what, found)| Some((what.to_owned(), found?))).collect()
+}
+
 /// Reads the operator's certificate, and says how long it is valid.
 fn certificate(config: &Config, files: OperatorFiles) -> Result<String> {
     let path = files.certificate.display().to_string();
-    let source = CertificateSource::of_files(files)?;
-    let until = source.not_after()?.context("no date")?;
-    ensure!(until > Clock::process().now(), "{path} expired at {until}: replace it and its key");
-    let unnamed: Vec<_> =
-        config.tls_hosts().into_iter().filter(|host| !source.is_for(host)).collect();
+    let source = CertificateSource::of_files(files, config.certificate_needs())?;
+    let hosts = config.tls_hosts();
+    let unnamed = source.unnamed(&hosts);
     ensure!(
         unnamed.is_empty(),
         "{path} does not name {}, where a URL in the settings sends clients, who will refuse it: use a certificate \
          with such a subject alternative name, or another URL",
         unnamed.join(", ")
     );
-    Ok(format!("{path}, valid until {until}"))
+    let validity = source.validity()?.context("no date")?;
+    in_time(&path, &validity, "replace it and its key")
+}
+
+/// The CA that the operator names.
+fn ca_of_operator(authority: &OperatorAuthority) -> Result<String> {
+    let what = format!("{} ({})", authority.path().display(), authority.subject());
+    in_time(&what, &authority.validity()?, "replace it and what it issued")
+}
+
+/// What is to be said of a certificate's validity; `remedy` ends the sentence if it has or will have expired.
+fn in_time(what: &str, validity: &CertificateValidity, remedy: &str) -> Result<String> {
+    match CertificateTerm::judge(validity, Clock::process().now()) {
+        CertificateTerm::Valid(words) => Ok(format!("{what}, {words}")),
+        CertificateTerm::Ending(words) => {
+            Err(CheckWarning(format!("{what} {words}: {remedy}")).into())
+        }
+        CertificateTerm::Invalid(words) => bail!("{what} {words}: {remedy}"),
+    }
 }
 
 /// `is_running` means that a service uses the state directory, even if the listening process cannot be identified.
@@ -191,16 +218,13 @@ async fn own_authority(config: &Config, state: &Path) -> Option<Result<String>> 
     let authority = store.authority().await;
     store.close().await;
     let StoredAuthority { certificate, key } = authority.ok()??;
-    let until = CertificateAuthority::of_pem(&AuthorityPem { certificate, key })
-        .and_then(|authority| authority.not_after());
-    Some(until.and_then(|until| {
-        ensure!(
-            until > Clock::process().now(),
-            "expired at {until}, and machines refuse its certificates: set certificate and key in [tls] to ones of a CA \
-             of yours, and enrol that in the machines"
-        );
-        Ok(format!("valid until {until}"))
-    }))
+    let validity = CertificateAuthority::of_pem(&AuthorityPem { certificate, key })
+        .and_then(|authority| authority.validity());
+    Some(
+        validity.and_then(|validity| {
+            in_time("the one in the database", &validity, OWN_AUTHORITY_REMEDY)
+        }),
+    )
 }
 
 fn boot_set(config: &Config, state: &Path) -> Result<String> {
@@ -238,7 +262,68 @@ fn url(config: &Config) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use certificates::{AuthorityPem, CertificateAuthority};
+    use jiff::SignedDuration;
+
     use super::*;
+
+    /// What is found of `[tls]` with these settings.
+    fn found(settings: &str) -> Vec<(String, Result<String, String>)> {
+        let said = |found: Result<String>| found.map_err(|error| format!("{error:#}"));
+        let found = operator_files(&settings.parse().unwrap());
+        found.into_iter().map(|(what, found)| (what, said(found))).collect()
+    }
+
+    #[test]
+    fn the_ca_of_a_proxy_and_that_of_the_certificate_are_read_beforehand() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let AuthorityPem { certificate, key } = CertificateAuthority::make().unwrap();
+        let other = CertificateAuthority::make().unwrap();
+        for (name, pem) in [("own", certificate), ("key", key), ("other", other.certificate)] {
+            fs::write(path(name), pem).unwrap();
+            fs::set_permissions(path(name), Permissions::from_mode(0o600)).unwrap();
+        }
+        let own = format!("[tls]\ncertificate = {:?}\nkey = {:?}\n", path("own"), path("key"));
+        let with = |authority: &str| found(&format!("{own}authority = {:?}", path(authority)));
+
+        let proxied =
+            found("[boot]\nurl = \"https://boot.example\"\n[tls]\nauthority = \"/nofile\"");
+        let [(what, Err(said))] = &proxied[..] else { panic!("{proxied:?}") };
+        assert_eq!(what, "CA that machines trust");
+        assert!(
+            said.starts_with("authority in [tls]: /nofile cannot be read: name the file"),
+            "{said}"
+        );
+        let right = with("own");
+        assert!(matches!(&right[..], [(_, Ok(_)), (_, Ok(_))]), "{right:?}");
+        let wrong = with("other");
+        let [(_, Ok(_)), (_, Err(said))] = &wrong[..] else { panic!("{wrong:?}") };
+        assert!(said.contains("has issued the certificate"), "{said}");
+    }
+
+    #[test]
+    fn a_certificate_that_ends_soon_is_a_warning_and_one_that_ended_an_error() {
+        let now = Clock::process().now();
+        let said = |hours| {
+            let until = now + SignedDuration::from_hours(hours);
+            let validity = CertificateValidity { from: now, until, until_of_issuer: None };
+            in_time("server.pem", &validity, "replace it")
+        };
+
+        assert!(said(31 * 24).unwrap().starts_with("server.pem, valid until "));
+        let soon = said(5 * 24 + 1).unwrap_err();
+        assert!(soon.is::<CheckWarning>());
+        assert!(soon.to_string().starts_with("server.pem expires in 5 days, at "), "{soon}");
+        let ended = said(-1).unwrap_err();
+        assert!(
+            !ended.is::<CheckWarning>() && ended.to_string().contains("expired at "),
+            "{ended}"
+        );
+    }
 
     #[test]
     fn a_url_that_is_too_long_for_firmware_is_wrong_before_anything_is_asked() {

@@ -22,6 +22,7 @@ use std::str::FromStr;
 use std::{env, fs};
 
 use anyhow::{Context as _, Result, ensure};
+use certificates::CertificateNeeds;
 use netboot::image_reach::ImageReach;
 use netboot::listen_addresses::ListenAddresses;
 use netboot::urls::{ListenAddress, UrlScheme, UrlSettings, Urls};
@@ -131,6 +132,18 @@ impl Config {
     /// Whether any listener has TLS.
     pub(crate) fn has_tls(&self) -> bool {
         self.listeners().any(|listen| listen.scheme == UrlScheme::Https)
+    }
+
+    /// What the operator's certificate must fit.
+    pub(crate) fn certificate_needs(&self) -> CertificateNeeds {
+        let has_tls = |port: &ListenAddresses| {
+            port.all(self.tls.only).any(|listen| listen.scheme == UrlScheme::Https)
+        };
+        CertificateNeeds {
+            firmware: has_tls(&self.boot.listen).then(|| self.tls.firmware_ciphers()),
+            others: has_tls(&self.api.listen) || has_tls(&self.agent.listen),
+            authority: None,
+        }
     }
 
     /// The names and the addresses of issued certificates, beside the address that is connected to.

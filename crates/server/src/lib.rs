@@ -4,6 +4,7 @@ pub mod api;
 pub mod bmcs;
 mod boot_overview;
 pub mod ca;
+mod certificate_term;
 pub mod check;
 pub mod config;
 mod daemons;

@@ -45,12 +45,13 @@ pub async fn serve(config: Config, end: impl Future<Output = ()>) -> Result<()> 
     let tls = DaemonTls::open(&config, &base.store).await?;
     let authority = match &tls {
         Some(tls) => tls.authority.clone(),
-        None => config.tls.read_authority()?,
+        None => config.tls.read_authority()?.map(|authority| authority.all_pem()).transpose()?,
     };
+    let source = tls.as_ref().map(|tls| tls.source.clone());
     // The other connections are for lookups, heartbeats, and answers.
     let waiting_agents = shares.agents / 2;
     let (services, backlog) =
-        Services::open(&config, &base, authority.as_deref(), waiting_agents).await?;
+        Services::open(&config, &base, authority.as_deref(), source, waiting_agents).await?;
     let ports = HttpPorts::listen(&config, shares, tls.as_ref())?;
     base.release_claims().await?;
 

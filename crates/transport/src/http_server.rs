@@ -260,6 +260,16 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
     }
 }
 
+/// The client's failures are told to its service alone; without a certificate nobody is served.
+fn log_failure(peer: SocketAddr, failure: &HandshakeFailure) {
+    if !matches!(failure, HandshakeFailure::NoCertificate(_)) {
+        return debug!("{peer}: {failure}");
+    }
+    if let Some(more) = repeats::line("no usable certificate", failure.to_string()) {
+        warn!("{failure}{more}");
+    }
+}
+
 fn lacks_descriptors(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
@@ -308,7 +318,7 @@ impl<S: HttpService> Handler<S> {
                 self.converse(stream, &caller, ended).await;
             }
             Err(failure) => {
-                debug!("{peer}: {failure}");
+                log_failure(peer, &failure);
                 held.handshake_failed();
                 self.service.handshake_failed(peer.ip(), &failure);
             }

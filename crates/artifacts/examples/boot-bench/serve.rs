@@ -6,7 +6,9 @@ use std::{fs, future};
 
 use anyhow::Result;
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
-use certificates::{CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles};
+use certificates::{
+    CertificateNeeds, CertificateSource, FirmwareCiphers, FirmwareTls, OperatorFiles,
+};
 use netboot::urls::{UrlSettings, Urls};
 use nodes::{NodeIndex, Nodes, Recorder, address_writer, trace};
 use provision::node::{FreshAttempt, Secret};
@@ -47,7 +49,10 @@ pub(crate) async fn serve(
     tokio::spawn(trace::write(store, backlog));
     let files =
         OperatorFiles { certificate: folder.join("server.pem"), key: folder.join("server.key") };
-    let tls = FirmwareTls::new(CertificateSource::of_files(files)?, FirmwareCiphers::Modern);
+    let tls = FirmwareTls::new(
+        CertificateSource::of_files(files, CertificateNeeds::default())?,
+        FirmwareCiphers::Modern,
+    );
     let listeners = vec![
         PortListener { socket: listen(plain.parse()?, "HTTP")?, tls: None },
         PortListener { socket: listen(encrypted.parse()?, "HTTPS")?, tls: Some(Arc::new(tls)) },

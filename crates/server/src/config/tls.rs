@@ -1,11 +1,10 @@
 //! `[tls]`: TLS of the listeners.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, ensure};
-use certificates::{FirmwareCiphers, OperatorFiles};
+use certificates::{FirmwareCiphers, OperatorAuthority, OperatorFiles};
 use serde::Deserialize;
 use url::Host;
 
@@ -37,20 +36,14 @@ impl ListenerTlsConfig {
         Some(OperatorFiles { certificate, key })
     }
 
-    /// The certificate (PEM) of the authority that issued the operator's certificate, if it is named.
+    /// The CA of the operator's certificate, or that of a proxy, if its file is named.
     ///
     /// # Errors
-    /// The file cannot be used.
-    pub(crate) fn read_authority(&self) -> Result<Option<String>> {
+    /// The file cannot be used, or its CA has not issued the certificate.
+    pub(crate) fn read_authority(&self) -> Result<Option<OperatorAuthority>> {
         let Some(path) = &self.authority else { return Ok(None) };
-        let read = fs::read_to_string(path);
-        let authority = read.with_context(|| format!("authority in [tls]: {}", path.display()))?;
-        ensure!(
-            authority.contains("-----BEGIN CERTIFICATE-----"),
-            "authority in [tls]: {} has no certificate in PEM",
-            path.display()
-        );
-        Ok(Some(authority))
+        let authority = OperatorAuthority::read(path, self.certificate.as_deref());
+        Ok(Some(authority.context("authority in [tls]")?))
     }
 
     /// The ciphers for firmware.

@@ -1,37 +1,43 @@
 //! TLS of the three HTTP ports.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use certificates::{
-    AuthorityPem, CertificateAuthority, CertificateSource, FirmwareTls, OperatorTls,
+    AuthorityPem, CertificateAuthority, CertificateNeeds, CertificateSource, CertificateValidity,
+    FilesLook, FirmwareTls, OperatorAuthority, OperatorTls,
 };
-use jiff::{SignedDuration, Timestamp};
 use store::{Clock, Store, StoredAuthority};
 use tokio::task::spawn_blocking;
-use tokio::time::interval;
+use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 use transport::http_server::ListenerTls;
 
+use crate::certificate_term::{CertificateTerm, OWN_AUTHORITY_REMEDY};
 use crate::config::Config;
 
-/// Time before the end of the operator's certificate from which on the log warns.
-const WARNED_BEFORE: SignedDuration = SignedDuration::from_hours(30 * 24);
+/// Interval of looks at the operator's files.
+const LOOKED_EVERY: Duration = Duration::from_secs(3);
 /// Interval of warnings.
 const WARNED_EVERY: Duration = Duration::from_secs(24 * 3600);
 
 /// TLS of the ports, if one has any.
 #[derive(Clone, Debug)]
 pub(super) struct DaemonTls {
-    source: CertificateSource,
-    /// The certificate (PEM) of the authority, if it is known.
+    pub(super) source: CertificateSource,
+    /// The certificate (PEM) of the authority, if it is known, and those beside it in its file.
     pub(super) authority: Option<String>,
     /// Of the boot listener.
     pub(super) firmware: Arc<dyn ListenerTls>,
     /// Of the API and the agents' port.
     pub(super) others: Arc<dyn ListenerTls>,
+    /// The operator's.
+    operator_authority: Option<OperatorAuthority>,
+    /// The hosts of URLs, which the certificate must name.
+    hosts: BTreeSet<String>,
 }
 
 impl DaemonTls {
@@ -43,15 +49,14 @@ impl DaemonTls {
         if !config.has_tls() {
             return Ok(None);
         }
+        let operator_authority = config.tls.read_authority()?;
         let (source, authority) = match config.tls.files() {
             Some(files) => {
-                let source = CertificateSource::of_files(files).context("[tls]")?;
-                for host in config.tls_hosts().iter().filter(|host| !source.is_for(host)) {
-                    warn!(
-                        "the certificate in [tls] does not name {host}, the host of a URL: clients will refuse it"
-                    );
-                }
-                (source, config.tls.read_authority()?)
+                let authority = operator_authority.clone();
+                let needs = CertificateNeeds { authority, ..config.certificate_needs() };
+                let source = CertificateSource::of_files(files, needs).context("[tls]")?;
+                let authority = operator_authority.as_ref().map(OperatorAuthority::all_pem);
+                (source, authority.transpose()?)
             }
             None => issued(config, store).await.context("certificates of the listeners")?,
         };
@@ -61,65 +66,75 @@ impl DaemonTls {
             others: Arc::new(OperatorTls::new(source.clone())),
             source,
             authority,
+            operator_authority,
+            hosts: config.tls_hosts(),
         }))
     }
 
-    /// Warns before the operator's certificate expires, until `end`.
+    /// Reads the operator's certificate again when it changes, and warns of what clients refuse, until `end`.
     pub(super) async fn watch(self, end: CancellationToken) {
-        let mut warned = interval(WARNED_EVERY);
+        let (mut looked, mut warned) = (interval(LOOKED_EVERY), interval(WARNED_EVERY));
+        looked.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = warned.tick() => {
-                    self.warn();
-                    self.warn_of_own_authority();
-                }
+                _ = warned.tick() => self.warn(),
+                _ = looked.tick() => self.look().await,
                 () = end.cancelled() => return,
             }
         }
     }
 
-    fn warn_of_own_authority(&self) {
-        match self.source.authority_not_after() {
-            Ok(until) => {
-                let now = Clock::process().now();
-                let problem = until.and_then(|until| own_authority_problem(until, now));
-                problem.into_iter().for_each(|problem| warn!("{problem}"));
-            }
-            Err(error) => warn!("the service's own CA: {error:#}"),
+    async fn look(&self) {
+        let source = self.source.clone();
+        match spawn_blocking(move || source.look()).await {
+            Ok(FilesLook::Read) => self.warn(),
+            Ok(FilesLook::Unchanged | FilesLook::Refused) => {}
+            Err(error) => warn!("the certificate of the listeners: {error}"),
         }
     }
 
     fn warn(&self) {
-        let until = match self.source.not_after() {
-            Ok(Some(until)) => until,
-            Ok(None) => return,
-            Err(error) => return warn!("the certificate of the listeners: {error:#}"),
-        };
-        let left = until.duration_since(Clock::process().now());
-        if left.is_negative() {
-            warn!(
-                "the certificate in [tls] expired at {until}: replace its files, which are read again"
-            );
-        } else if left < WARNED_BEFORE {
-            warn!(
-                "the certificate in [tls] expires at {until}: replace its files, which are read again"
-            );
+        for line in self.problems() {
+            warn!("{line}");
         }
+    }
+
+    /// What clients refuse, now or soon.
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(refusal) = self.source.refusal() {
+            problems.push(format!("the former certificate is still in use: {refusal}"));
+        }
+        let validity = self.source.validity();
+        if let Some(words) = validity.transpose().and_then(term_problem) {
+            problems.push(format!(
+                "the certificate in [tls] {words}: replace its files, which are read again"
+            ));
+        }
+        let validity = self.operator_authority.as_ref().map(OperatorAuthority::validity);
+        if let Some(words) = validity.and_then(term_problem) {
+            problems.push(format!(
+                "the CA in authority of [tls] {words}: replace it and what it issued, then restart the service"
+            ));
+        }
+        if let Some(words) = self.source.authority_validity().transpose().and_then(term_problem) {
+            problems.push(format!("the service's own CA {words}: {OWN_AUTHORITY_REMEDY}"));
+        }
+        for host in self.source.unnamed(&self.hosts) {
+            problems.push(format!(
+                "the certificate in [tls] does not name {host}, the host of a URL: clients will refuse it"
+            ));
+        }
+        problems
     }
 }
 
-/// What is wrong with the service's own CA, which nothing replaces, since machines have it in their firmware.
-fn own_authority_problem(until: Timestamp, now: Timestamp) -> Option<String> {
-    let left = until.duration_since(now);
-    let when = match () {
-        () if left.is_negative() => "expired",
-        () if left < WARNED_BEFORE => "expires",
-        () => return None,
-    };
-    Some(format!(
-        "the service's own CA {when} at {until}, and machines then refuse its certificates: set certificate and key in \
-         [tls] to ones of a CA of yours, and enrol that in the machines"
-    ))
+fn term_problem(validity: Result<CertificateValidity>) -> Option<String> {
+    match validity.map(|validity| CertificateTerm::judge(&validity, Clock::process().now())) {
+        Ok(CertificateTerm::Valid(_)) => None,
+        Ok(CertificateTerm::Ending(words) | CertificateTerm::Invalid(words)) => Some(words),
+        Err(error) => Some(format!("has no usable date: {error:#}")),
+    }
 }
 
 async fn issued(config: &Config, store: &Store) -> Result<(CertificateSource, Option<String>)> {
@@ -142,17 +157,63 @@ async fn issued(config: &Config, store: &Store) -> Result<(CertificateSource, Op
 
 #[cfg(test)]
 mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+
+    use certificates::{FirmwareCiphers, OperatorFiles};
+
     use super::*;
 
-    #[test]
-    fn a_ca_that_was_made_by_a_clock_in_the_past_is_warned_of_before_it_ends() {
-        let until = "2031-01-01T00:00:00Z".parse().unwrap();
-        let problem = |now: &str| own_authority_problem(until, now.parse().unwrap());
+    /// A new certificate, which names nothing, and its key.
+    fn write(files: &OperatorFiles) {
+        let AuthorityPem { certificate, key } = CertificateAuthority::make().unwrap();
+        fs::write(&files.certificate, certificate).unwrap();
+        fs::write(&files.key, key).unwrap();
+        fs::set_permissions(&files.key, Permissions::from_mode(0o600)).unwrap();
+    }
 
-        assert_eq!(problem("2026-11-30T00:00:00Z"), None);
-        let soon = problem("2030-12-20T00:00:00Z").unwrap();
-        assert!(soon.starts_with("the service's own CA expires at 2031-01-01"), "{soon}");
-        let over = problem("2031-01-02T00:00:00Z").unwrap();
-        assert!(over.starts_with("the service's own CA expired at 2031-01-01"), "{over}");
+    fn tls(files: OperatorFiles, authority: &Path) -> DaemonTls {
+        let authority = OperatorAuthority::read(authority, Some(&files.certificate)).unwrap();
+        let needs =
+            CertificateNeeds { authority: Some(authority.clone()), ..CertificateNeeds::default() };
+        let source = CertificateSource::of_files(files, needs).unwrap();
+        DaemonTls {
+            firmware: Arc::new(FirmwareTls::new(source.clone(), FirmwareCiphers::Modern)),
+            others: Arc::new(OperatorTls::new(source.clone())),
+            source,
+            authority: None,
+            operator_authority: Some(authority),
+            hosts: ["boot.example".to_owned()].into(),
+        }
+    }
+
+    #[tokio::test]
+    async fn files_are_looked_at_without_a_connection_and_what_is_wrong_with_them_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let files = OperatorFiles { certificate: path("server.pem"), key: path("server.key") };
+        write(&files);
+        let authority = path("ca.pem");
+        fs::copy(&files.certificate, &authority).unwrap();
+        let tls = tls(files.clone(), &authority);
+        let unnamed = "the certificate in [tls] does not name boot.example, the host of a URL: clients will refuse it";
+        assert_eq!(tls.problems(), [unnamed]);
+
+        write(&files);
+        let end = CancellationToken::new();
+        let watch = tokio::spawn(tls.clone().watch(end.clone()));
+        while tls.source.refusal().is_none() {
+            tokio::task::yield_now().await;
+        }
+        end.cancel();
+        watch.await.unwrap();
+
+        let problems = tls.problems();
+        assert!(
+            problems[0].starts_with("the former certificate is still in use: "),
+            "{problems:?}"
+        );
+        assert_eq!(problems[1..], [unnamed]);
     }
 }

@@ -8,6 +8,7 @@ use ::bmcs::{ServiceCertificates, firmware_certificate};
 use agents::AgentMailbox;
 use anyhow::{Context as _, Result};
 use artifacts::{ArtifactSettings, Artifacts, BootSets};
+use certificates::CertificateSource;
 use netboot::boot_answer::TFTP_FILE;
 use netboot::urls::{UrlScheme, Urls};
 use nodes::{Backlog, NodeIndex, Nodes, Recorder};
@@ -46,7 +47,7 @@ pub(super) struct Services {
 
 impl Services {
     /// Opens the services. The backlog receives all recorded events. `authority` is the certificate (PEM) of the
-    /// listeners' authority. At most `waiting_agents` requests of agents wait for calls.
+    /// listeners' authority, `source` that of their certificates. At most `waiting_agents` requests of agents wait for calls.
     ///
     /// # Errors
     /// One of them cannot be opened.
@@ -54,6 +55,7 @@ impl Services {
         config: &Config,
         base: &DaemonBase,
         authority: Option<&str>,
+        source: Option<CertificateSource>,
         waiting_agents: usize,
     ) -> Result<(Self, Backlog)> {
         let uki_signer = config.boot.uki_signer()?;
@@ -71,7 +73,7 @@ impl Services {
             progress: recorder.progress().clone(),
             loader: config.boot.http_loader,
         };
-        let metrics = DaemonMetrics::new(base.store.health().clone(), overview);
+        let metrics = DaemonMetrics::new(base.store.health().clone(), overview, source);
         let providers = Providers::open(
             config.dhcp.boot_answer_service(),
             urls.clone(),

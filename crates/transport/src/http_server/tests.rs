@@ -1,6 +1,7 @@
 //! Tests of the loop over real sockets, with many kinds of peers.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Path, Request};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use tracing::{Level, Metadata, Subscriber, span};
 
 use super::*;
 
@@ -479,4 +481,46 @@ async fn echo(request: Request) -> Result<Bytes, (StatusCode, String)> {
 
 fn body_error<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e BodyError> {
     error.downcast_ref().or_else(|| body_error(error.source()?))
+}
+
+/// Counts the warnings of a thread.
+#[derive(Clone, Default)]
+struct CountedWarnings(Arc<AtomicUsize>);
+
+impl Subscriber for CountedWarnings {
+    fn enabled(&self, about: &Metadata<'_>) -> bool {
+        *about.level() == Level::WARN
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+#[test]
+fn a_listener_without_a_certificate_warns_in_the_log_and_not_for_each_client() {
+    let warnings = |failure: HandshakeFailure| {
+        let counted = CountedWarnings::default();
+        tracing::subscriber::with_default(counted.clone(), || {
+            for _ in 0..100 {
+                log_failure((STRANGER, 1).into(), &failure);
+            }
+        });
+        counted.0.load(Ordering::Relaxed)
+    };
+
+    assert_eq!(warnings(HandshakeFailure::NoCertificate("key too small".to_owned())), 1);
+    assert_eq!(warnings(HandshakeFailure::Closed), 0);
 }
