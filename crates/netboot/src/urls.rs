@@ -403,10 +403,12 @@ impl Urls {
         Ok(())
     }
 
-    /// The scheme of the URL for machines that boot over this family: one that they cannot reach is replaced.
+    /// The scheme of the URL for machines that boot over this family. A URL of the settings that they cannot reach is
+    /// replaced; a node's own tells the family of its machine.
     fn scheme_over(&self, node: &Node, family: IpFamily, port: UrlPort) -> UrlScheme {
+        let is_own = node.driver_text("external_http_url").is_some();
         let set = self.set(node, family).and_then(|url| Url::parse(&url).ok());
-        match set.filter(|url| family.reaches(url)) {
+        match set.filter(|url| is_own || family.reaches(url)) {
             Some(url) if url.scheme() == UrlScheme::Https.name() => UrlScheme::Https,
             Some(_) => UrlScheme::Http,
             None => port.scheme,
@@ -610,6 +612,8 @@ mod tests {
         assert!(!of(Some("http://boot.example"), None, tls).enrols_ca(&node));
         node.driver_info.insert("external_http_url".into(), "HTTPS://edge.example".into());
         assert!(of(None, None, plain).enrols_ca(&node));
+        node.driver_info.insert("external_http_url".into(), "http://192.0.2.1".into());
+        assert!(!of(None, None, tls).enrols_ca(&node));
     }
 
     #[test]

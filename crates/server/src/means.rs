@@ -440,8 +440,9 @@ mod tests {
         assert_eq!(fits(grub, ""), "fits");
         let refused = fits(grub, only);
         assert!(refused.contains("GRUB has no TLS"), "{refused}");
-        let proxy = format!("{grub}\nurl = \"http://boot.example\"");
-        assert_eq!(fits(&proxy, only), "fits", "a proxy without TLS");
+        let tls = "listen = \"https://[::]:8443\"";
+        let proxy = format!("{grub}\n{tls}\nurl = \"http://boot.example\"");
+        assert_eq!(fits(&proxy, ""), "fits", "a proxy without TLS");
         let v6 = "[[dhcp.network]]\ninterface = \"a\"\npool6 = \"2001:db8::10-2001:db8::20\"";
         let refused = fits("http_loader = \"shim-grub\"", v6);
         assert!(refused.contains("fetches nothing over IPv6"), "{refused}");

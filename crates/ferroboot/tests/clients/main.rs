@@ -100,7 +100,7 @@ fn clients_reach_an_api_with_tls_by_the_services_ca_or_the_operators() {
 fn a_service_that_others_could_reach_without_a_login_does_not_start_unless_told_to() {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("ferroboot.toml");
-    fs::write(&config, "[api]\nlisten = \"0.0.0.0:0\"\n").unwrap();
+    fs::write(&config, "[api]\nlisten = \"0.0.0.0:16385\"\n").unwrap();
 
     let serve = Command::new(env!("CARGO_BIN_EXE_ferroboot"))
         .args(["serve", "--config"])
