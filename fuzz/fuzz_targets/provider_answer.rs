@@ -9,8 +9,7 @@ use libfuzzer_sys::fuzz_target;
 use hardware::CpuArch;
 use netboot::providers::announcement::Announcement;
 use netboot::providers::{kea, neutron};
-use netboot::urls::{IpFamily, UrlPort, UrlSettings, Urls};
-use provision::artifact::HttpLoader;
+use netboot::urls::{IpFamily, UrlSettings, Urls};
 use provision::{Node, Port};
 use serde_json::{Value, json};
 use providers::neutron::keystone;
@@ -22,11 +21,7 @@ static BOOTS: LazyLock<Vec<Announcement>> = LazyLock::new(|| {
     let settings = UrlSettings {
         boot: url("http://10.0.0.1:8080"),
         boot6: url("http://[fd00::1]:8080"),
-        agent: None,
-        boot_port: UrlPort::http(8080),
-        plain_boot_port: Some(8080),
-        http_loader: HttpLoader::Uki,
-        agent_port: UrlPort::http(6386),
+        ..UrlSettings::default()
     };
     let urls = Urls::new(settings, None);
     let boot = |(number, boot_interface): (u8, &str)| {
