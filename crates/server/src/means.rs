@@ -155,13 +155,16 @@ impl BootMeans {
         tls.context("nodes with the boot interface http, and no external_http_url, do not boot")?;
         self.boot_sets.look_again();
         let has_shim = |cpu_arch: &CpuArch| self.loader.in_image(*cpu_arch).is_shim();
-        let (by_shim, others): (Vec<_>, Vec<_>) =
-            self.boot_sets.there().into_iter().partition(has_shim);
+        let there = self.boot_sets.there();
+        let fits = match there.is_empty() {
+            true => "fits the settings",
+            false => "fits the boot set and the settings",
+        };
+        let (by_shim, others): (Vec<_>, Vec<_>) = there.into_iter().partition(has_shim);
         for cpu_arch in by_shim {
             let shim = artifacts::shim_authorities(self.boot_sets.folder(), cpu_arch);
             shim.context("http_loader in [boot] is shim, without which only http-ipxe boots")?;
         }
-        let fits = "fits the boot set and the settings";
         if others.is_empty() || !self.loader.is_shim() {
             return Ok(fits.to_owned());
         }
@@ -436,6 +439,7 @@ mod tests {
             assert!(refused.contains("`ferroboot image loaders`"), "{refused}");
         }
         assert_eq!(fits("", only), "fits");
+        assert_eq!(means("", None).expect_http_loader().unwrap(), "fits the settings");
         let grub = "http_loader = \"grub\"";
         assert_eq!(fits(grub, ""), "fits");
         let refused = fits(grub, only);
