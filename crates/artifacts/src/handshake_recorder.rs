@@ -74,7 +74,7 @@ fn tls_failure(failure: &HandshakeFailure) -> TlsFailure {
         HandshakeFailure::Alert(TlsAlert(alert)) => TlsFailure::Alert { alert: *alert },
         HandshakeFailure::NoCommonCipher => TlsFailure::NoCommonCipher,
         HandshakeFailure::NoCommonVersion => TlsFailure::NoCommonVersion,
-        HandshakeFailure::PlainHttp => TlsFailure::PlainHttp,
+        HandshakeFailure::NotTls => TlsFailure::NotTls,
         HandshakeFailure::PlainPort => TlsFailure::PlainPort,
         HandshakeFailure::Expired => TlsFailure::Expired,
         HandshakeFailure::Closed => TlsFailure::Closed,

@@ -145,7 +145,7 @@ fn failure(error: &SslError) -> HandshakeFailure {
         | reason::NO_SUITABLE_SIGNATURE_ALGORITHM => HandshakeFailure::NoCommonCipher,
         reason::UNSUPPORTED_PROTOCOL | reason::VERSION_TOO_LOW => HandshakeFailure::NoCommonVersion,
         reason::HTTP_REQUEST | reason::HTTPS_PROXY_REQUEST | reason::WRONG_VERSION_NUMBER => {
-            HandshakeFailure::PlainHttp
+            HandshakeFailure::NotTls
         }
         reason::UNEXPECTED_EOF_WHILE_READING => HandshakeFailure::Closed,
         code if code > reason::ALERT => match u8::try_from(code - reason::ALERT) {

@@ -86,7 +86,7 @@ fn failure(error: &io::Error) -> HandshakeFailure {
             _ => HandshakeFailure::NoCommonCipher,
         },
         Some(rustls::Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType)) => {
-            HandshakeFailure::PlainHttp
+            HandshakeFailure::NotTls
         }
         Some(other) => HandshakeFailure::Other(other.to_string()),
     }

@@ -257,7 +257,7 @@ async fn old_versions_and_other_protocols_are_told_apart() {
             "SSH-2.0-OpenSSH_9.2p1\r\n",
         ] {
             let failure = said(&tls, bytes.as_bytes()).await;
-            assert_eq!(failure, HandshakeFailure::PlainHttp, "{bytes:?}, {tls:?}");
+            assert_eq!(failure, HandshakeFailure::NotTls, "{bytes:?}, {tls:?}");
         }
         assert_eq!(said(&tls, b"\x16\x03\x01").await, HandshakeFailure::Closed, "{tls:?}");
     }

@@ -45,7 +45,8 @@ pub enum TlsFailure {
     /// The client offers no version that the listener permits.
     NoCommonVersion,
     /// The client speaks plain HTTP, or anything else that is no TLS.
-    PlainHttp,
+    #[serde(rename = "plain_http")]
+    NotTls,
     /// The client speaks TLS, and the port is for plain HTTP.
     PlainPort,
     /// The client ended the handshake, and the service's certificate has expired.
@@ -66,7 +67,7 @@ impl TlsFailure {
             Self::Alert { .. }
             | Self::NoCommonCipher
             | Self::NoCommonVersion
-            | Self::PlainHttp
+            | Self::NotTls
             | Self::PlainPort
             | Self::Expired
             | Self::Closed => None,
@@ -111,7 +112,7 @@ impl TlsFailure {
             Self::Alert { .. } => {
                 "RFC 8446 §6.2 says what the alert stands for; the machine's console may say more"
             }
-            Self::PlainHttp => "the URL may begin with http:// and name the port for https",
+            Self::NotTls => "the URL may begin with http:// and name the port for https",
             Self::PlainPort => {
                 "the URL begins with https:// and names a port for plain http: correct the URL, or add an https:// \
                  address to listen in [boot]"
@@ -130,7 +131,7 @@ impl TlsFailure {
     #[must_use]
     pub fn agent_hint(&self) -> &'static str {
         match self {
-            Self::PlainHttp => "url in [agent] begins with http:// and names the port for https",
+            Self::NotTls => "url in [agent] may begin with http:// and name the port for https",
             Self::PlainPort => {
                 "url in [agent] begins with https:// and names a port for plain http: correct it, or add an https:// \
                  address to listen in [agent]"
@@ -167,7 +168,7 @@ impl fmt::Display for TlsFailure {
                 f.write_str("it offers no version of TLS that this service permits")
             }
             Self::Alert { alert } => write!(f, "it sent the TLS alert {alert}"),
-            Self::PlainHttp => f.write_str("it sends no TLS to the port for https"),
+            Self::NotTls => f.write_str("it sends no TLS to the port for https"),
             Self::PlainPort => f.write_str("it speaks TLS on a port for plain HTTP"),
             Self::Expired => f.write_str("the certificate of this service has expired"),
             Self::Closed => f.write_str("it closed the connection within the handshake"),
@@ -191,6 +192,13 @@ mod tests {
             assert!(!failure.hint().contains("older than"), "{failure}");
             assert!(!failure.hint().contains("by http"), "{failure}");
         }
+    }
+
+    #[test]
+    fn stored_rows_name_what_is_not_tls_as_they_did_before() {
+        let row = serde_json::to_value(TlsFailure::NotTls).unwrap();
+
+        assert_eq!(row, serde_json::json!({ "reason": "plain_http" }));
     }
 
     #[test]

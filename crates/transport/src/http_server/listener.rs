@@ -59,7 +59,7 @@ pub enum HandshakeFailure {
     NoCommonVersion,
     /// The client speaks plain HTTP, or anything else that is no TLS.
     #[error("the client sends no TLS to a port for HTTPS")]
-    PlainHttp,
+    NotTls,
     /// The client speaks TLS, and the port is for plain HTTP.
     #[error("the client speaks TLS on a port for plain HTTP")]
     PlainPort,
