@@ -364,7 +364,14 @@ async fn connect(
 
 async fn first_connection(url: &str, told: &'static str) -> Result<AnyConnection, sqlx::Error> {
     let mut connection = AnyConnection::connect(url).await?;
-    connection.execute(told).await?;
+    while let Err(error) = connection.execute(told).await {
+        if !is_of_another_writer(&error) {
+            return Err(error);
+        }
+        // Of two connections that switch a new file to write-ahead logging, SQLite refuses the second at once, despite
+        // its `busy_timeout`. `BEGIN IMMEDIATE` does wait for the first.
+        connection.execute("BEGIN IMMEDIATE; ROLLBACK").await?;
+    }
     Ok(connection)
 }
 
@@ -413,6 +420,12 @@ fn not_migrated(database: String) -> impl FnOnce(MigrateError) -> StoreError {
         }
         StoreError::Migrate { database, source }
     }
+}
+
+/// Whether SQLite refused a statement because of another connection's lock: `SQLITE_BUSY` or one of its extended codes.
+fn is_of_another_writer(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    matches!(code.as_deref(), Some("5" | "261" | "517" | "773"))
 }
 
 fn is_of_a_full_disk(error: &sqlx::Error) -> bool {

@@ -1779,6 +1779,15 @@ async fn opening_twice_at_once_migrates_once(database: Database) {
     assert_eq!(all(&two).await.len(), 1);
 }
 
+/// SQLite refuses the second of two connections that begin write-ahead logging at once, and does not let it wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn new_files_are_opened_by_several_at_once() {
+    for _ in 0..16 {
+        let database = Database::sqlite();
+        tokio::join!(database.open(), database.open(), database.open(), database.open());
+    }
+}
+
 #[tokio::test]
 async fn the_file_is_for_its_owner_alone() {
     use std::os::unix::fs::PermissionsExt;
