@@ -15,8 +15,8 @@ mod boot_sets;
 mod chunk;
 mod contents;
 mod exchange;
-mod handshake_recorder;
 mod images;
+mod machine_peers;
 mod private_file;
 mod service;
 mod settings;
@@ -26,7 +26,7 @@ mod uki_signer;
 
 pub use artifacts::Artifacts;
 pub use boot_sets::{BootSets, check_boot_set, ipxe_trusts_firmware_cas, shim_authorities};
-pub use handshake_recorder::HandshakeRecorder;
+pub use machine_peers::MachinePeers;
 pub use settings::ArtifactSettings;
 pub use token_key::TokenKeyUri;
 pub use uki_signer::{SignKey, SigningKey, UkiSigner};

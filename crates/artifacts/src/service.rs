@@ -18,16 +18,14 @@ use provision::Node;
 use provision::artifact::Artifact;
 use provision::trace::HandshakePort;
 use provision::virtual_media::is_of_bmc;
-use transport::http_server::{
-    Answered, Caller, HandshakeFailure, HttpService, RequestBody, WhenSent,
-};
+use transport::http_server::{Answered, Caller, HttpService, PortPeers, RequestBody, WhenSent};
 
 use crate::answer::Answer;
 use crate::attempt_images::AttemptImages;
 use crate::body::Body;
 use crate::contents::Contents;
 use crate::exchange::Exchange;
-use crate::handshake_recorder::HandshakeRecorder;
+use crate::machine_peers::MachinePeers;
 
 /// The service of the boot listener's port; clones share it.
 #[derive(Clone, Debug)]
@@ -38,14 +36,14 @@ struct Parts {
     images: Arc<AttemptImages>,
     index: NodeIndex,
     recorder: Recorder,
-    handshakes: HandshakeRecorder,
+    peers: MachinePeers,
 }
 
 impl BootService {
     pub(crate) fn new(images: Arc<AttemptImages>, index: NodeIndex, recorder: Recorder) -> Self {
         let (of_nodes, events) = (index.clone(), recorder.clone());
-        let handshakes = HandshakeRecorder::new(of_nodes, events, HandshakePort::Boot);
-        Self(Arc::new(Parts { images, index, recorder, handshakes }))
+        let peers = MachinePeers::new(of_nodes, events, HandshakePort::Boot);
+        Self(Arc::new(Parts { images, index, recorder, peers }))
     }
 }
 
@@ -96,13 +94,8 @@ impl HttpService for BootService {
         Answered { response, is_useful, before_last_byte, when_sent, file_parts }
     }
 
-    /// In a current boot, a machine got this address, or fetched from it; several machines, behind NAT.
-    fn expects(&self, remote: IpAddr) -> bool {
-        self.0.recorder.addresses().is_of_machines(remote)
-    }
-
-    fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
-        self.0.handshakes.record(remote, failure);
+    fn peers(&self) -> &dyn PortPeers {
+        &self.0.peers
     }
 }
 
@@ -225,14 +218,14 @@ mod tests {
         let images = Arc::new(AttemptImages::open(settings, index.clone()).unwrap());
         let service = BootService::new(images, index, recorder.clone());
         let remote = IpAddr::from([192, 0, 2, 7]);
-        assert!(!service.expects(remote));
+        assert!(!service.peers().expects(remote));
 
         for number in [1, 2] {
             let mut node = Node { uuid: Uuid::from_u128(number), ..booting_node() };
             node.attempt.as_mut().unwrap().id = node.uuid;
             recorder.addresses().fetches(&node, remote).await;
 
-            assert!(service.expects(remote), "{number}");
+            assert!(service.peers().expects(remote), "{number}");
         }
     }
 }

@@ -13,6 +13,7 @@ mod lobby;
 pub mod metrics;
 mod paced_stream;
 mod pacing;
+mod peers;
 mod port_state;
 mod progress;
 mod request_body;
@@ -62,11 +63,12 @@ use self::metrics::HttpMetrics;
 pub use self::paced_stream::OtherAnswers;
 pub use self::paced_stream::PacedStream;
 use self::paced_stream::PeerStream;
+pub use self::peers::PortPeers;
 use self::port_state::{ConnectionPlace, PortState};
 use self::progress::AnswerProgress;
 pub use self::progress::{Sent, WhenSent};
 pub use self::request_body::{BodyError, RequestBody};
-pub use self::router::{HandshakeHook, RouterService, ServedNode, UsefulAnswers};
+pub use self::router::{RouterService, ServedNode, UsefulAnswers};
 pub use self::shares::PortShares;
 use self::socket::{FirstByte, Socket};
 use crate::repeats;
@@ -126,13 +128,8 @@ pub trait HttpService: Clone + Send + Sync + 'static {
         caller: &Caller,
     ) -> impl Future<Output = Answered<Self::Body>> + Send;
 
-    /// Whether a machine is expected at this address. Its connections then come before those of others.
-    fn expects(&self, _remote: IpAddr) -> bool {
-        false
-    }
-
-    /// A TLS handshake of this address failed, or came to a port for plain HTTP.
-    fn handshake_failed(&self, _remote: IpAddr, _failure: &HandshakeFailure) {}
+    /// The peers of the port.
+    fn peers(&self) -> &dyn PortPeers;
 }
 
 /// The two ends of a request's connection. IPv4 addresses are in IPv4 form even on a dual-stack socket.
@@ -210,7 +207,11 @@ pub async fn serve<S: HttpService>(port: ServedPort<S>, end: impl Future<Output 
     let mut end = pin!(end);
     let mut listeners = Listeners::new(listeners);
     let acquaintance = |peer: IpAddr| {
-        if handler.service.expects(peer) { Acquaintance::Known } else { Acquaintance::Stranger }
+        if handler.service.peers().expects(peer) {
+            Acquaintance::Known
+        } else {
+            Acquaintance::Stranger
+        }
     };
     loop {
         let takes = lobby.has_room() && connections.len() < limits.connections + LEAVING;
@@ -320,7 +321,7 @@ impl<S: HttpService> Handler<S> {
             Err(failure) => {
                 log_failure(peer, &failure);
                 held.handshake_failed();
-                self.service.handshake_failed(peer.ip(), &failure);
+                self.service.peers().handshake_failed(peer.ip(), &failure);
             }
         }
     }
@@ -365,7 +366,9 @@ impl<S: HttpService> Handler<S> {
             debug!("connection of {} broke: {error}", caller.remote);
             if first.is_tls() && caller.tls.is_none() {
                 held.handshake_failed();
-                self.service.handshake_failed(caller.remote.ip(), &HandshakeFailure::PlainPort);
+                self.service
+                    .peers()
+                    .handshake_failed(caller.remote.ip(), &HandshakeFailure::PlainPort);
             }
         }
     }

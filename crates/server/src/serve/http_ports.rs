@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use anyhow::Result;
-use artifacts::HandshakeRecorder;
+use artifacts::MachinePeers;
 use axum::Router;
 use axum::routing::get;
 use netboot::listen_addresses::ListenAddresses;
@@ -12,7 +12,7 @@ use netboot::urls::{ListenAddress, UrlScheme};
 use provision::trace::HandshakePort;
 use tracing::info;
 use transport::http_server::{
-    self, HandshakeFailure, HandshakeHook, HeaderNames, ListenerTls, PortListener, PortShares,
+    self, HandshakeFailure, HeaderNames, ListenerTls, PortListener, PortPeers, PortShares,
     RouterService, ServedPort, UsefulAnswers,
 };
 use transport::listen::listen;
@@ -73,15 +73,15 @@ impl HttpPorts {
             service,
             metrics: http_metrics.clone(),
         };
-        let service = |routes, useful, failed| {
-            RouterService::new(routes, useful, limits.answers(), error::too_many_answers, failed)
+        let service = |routes, useful, peers| {
+            RouterService::new(routes, useful, limits.answers(), error::too_many_answers, peers)
         };
         let routes = services.guard.guard(operators_routes(services, api));
-        let routes = service(routes, UsefulAnswers::NoErrors, HandshakeHook::new(log_handshake));
+        let routes = service(routes, UsefulAnswers::NoErrors, Arc::new(OperatorPeers));
         let operators = port("api", operators, shares.api, api::MAX_BODY, routes);
         parts.start_infallible(|end| http_server::serve(operators, end.cancelled_owned()));
         let routes = guard::machines(api::agent_router(api.clone()));
-        let routes = service(routes, UsefulAnswers::ServedNodes, agents_handshakes(services));
+        let routes = service(routes, UsefulAnswers::ServedNodes, agent_peers(services));
         let agents = port("agents", agents, shares.agents, api::MAX_AGENT_ANSWER, routes);
         parts.start_infallible(|end| http_server::serve(agents, end.cancelled_owned()));
         let (artifacts, metrics) = (services.artifacts.clone(), http_metrics.clone());
@@ -101,20 +101,27 @@ fn listener(
     Ok(PortListener { socket: listen(listen_at.address, what)?, tls })
 }
 
-/// Records failed handshakes of agents in the boots of their machines.
-fn agents_handshakes(services: &Services) -> HandshakeHook {
+fn agent_peers(services: &Services) -> Arc<dyn PortPeers> {
     let (index, recorder) = (services.nodes.index().clone(), services.recorder.clone());
-    let handshakes = HandshakeRecorder::new(index, recorder, HandshakePort::Agents);
-    HandshakeHook::new(move |remote, failure| handshakes.record(remote, failure))
+    Arc::new(MachinePeers::new(index, recorder, HandshakePort::Agents))
 }
 
-/// Logs a failed handshake with the API.
-fn log_handshake(remote: IpAddr, failure: &HandshakeFailure) {
-    // Where there is no certificate, the listener says so itself.
-    let is_said = matches!(failure, HandshakeFailure::NoCertificate(_));
-    let words = failure.to_string();
-    if !is_said && let Some(more) = line("failed handshake with the API", (remote, &words)) {
-        info!("a TLS handshake of {remote} with the API failed: {words}{more}");
+/// The peers of the API.
+#[derive(Debug)]
+struct OperatorPeers;
+
+impl PortPeers for OperatorPeers {
+    fn expects(&self, _remote: IpAddr) -> bool {
+        false
+    }
+
+    fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
+        // Where there is no certificate, the listener says so itself.
+        let is_said = matches!(failure, HandshakeFailure::NoCertificate(_));
+        let words = failure.to_string();
+        if !is_said && let Some(more) = line("failed handshake with the API", (remote, &words)) {
+            info!("a TLS handshake of {remote} with the API failed: {words}{more}");
+        }
     }
 }
 

@@ -38,11 +38,13 @@ pub struct PacedStream {
     share: Option<usize>,
     /// The number of bytes that were sent.
     sent: u64,
+    /// The number of bytes that were sent in this turn of the connection's task.
+    sent_in_turn: usize,
 }
 
 impl PacedStream {
     pub(super) fn new(stream: TcpStream, pacing: Arc<Pacing>) -> Self {
-        Self { stream, pacing, share: None, sent: 0 }
+        Self { stream, pacing, share: None, sent: 0, sent_in_turn: 0 }
     }
 
     /// The local address.
@@ -68,9 +70,19 @@ impl PacedStream {
         self.pacing.share().map_or(usize::MAX, |share| share / 2)
     }
 
-    /// The socket took so many bytes.
+    /// Counts the bytes that the socket took. If it takes none, the task's turn ends by itself.
+    fn counted(&mut self, sent: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match sent {
+            Poll::Ready(Ok(sent)) => self.count(sent),
+            Poll::Pending => self.sent_in_turn = 0,
+            Poll::Ready(Err(_)) => {}
+        }
+        sent
+    }
+
     fn count(&mut self, sent: usize) {
         self.sent += sent as u64;
+        self.sent_in_turn += sent;
         // Before, it is the round trip of the connection's first packets, from before the storm.
         let is_known = self.sent > KNOWN_AFTER;
         let round_trip = || {
@@ -78,6 +90,17 @@ impl PacedStream {
             Some(Duration::from_micros(info.tcpi_rtt.into()))
         };
         self.pacing.sent(sent, round_trip);
+    }
+
+    /// Ends the task's turn once it has sent its share: where peers take everything at once, the processors are the limit,
+    /// and the other connections' tasks wait for them. The task goes on after theirs.
+    fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
+        if self.sent_in_turn < self.share.unwrap_or(MOST_SHARE) {
+            return Poll::Ready(());
+        }
+        self.sent_in_turn = 0;
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// The number of bytes to send now at most.
@@ -136,17 +159,19 @@ impl PeerStream for PacedStream {
         cx: &mut Context<'_>,
         mut send: impl FnMut(BorrowedFd<'_>, usize) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(cx));
         let most = self.most();
         let sent = loop {
-            ready!(self.stream.poll_write_ready(cx))?;
+            if self.stream.poll_write_ready(cx)?.is_pending() {
+                break Poll::Pending;
+            }
             let stream = &self.stream;
             match stream.try_io(Interest::WRITABLE, || send(stream.as_fd(), most)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => break done?,
+                done => break Poll::Ready(done),
             }
         };
-        self.count(sent);
-        Poll::Ready(Ok(sent))
+        self.counted(sent)
     }
 }
 
@@ -166,10 +191,10 @@ impl AsyncWrite for PacedStream {
         cx: &mut Context<'_>,
         buffer: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_turn(cx));
         let most = self.most().min(buffer.len());
-        let sent = ready!(Pin::new(&mut self.stream).poll_write(cx, &buffer[..most]))?;
-        self.count(sent);
-        Poll::Ready(Ok(sent))
+        let sent = Pin::new(&mut self.stream).poll_write(cx, &buffer[..most]);
+        self.counted(sent)
     }
 
     fn poll_write_vectored(
@@ -181,9 +206,9 @@ impl AsyncWrite for PacedStream {
             let first = buffers.iter().find(|buffer| !buffer.is_empty());
             return self.poll_write(cx, first.map_or(&[], |first| first));
         }
-        let sent = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, buffers))?;
-        self.count(sent);
-        Poll::Ready(Ok(sent))
+        ready!(self.poll_turn(cx));
+        let sent = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
+        self.counted(sent)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -196,5 +221,44 @@ impl AsyncWrite for PacedStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Read as _;
+    use std::net::TcpListener;
+
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpSocket;
+
+    use super::*;
+
+    const PART: usize = 32 << 10;
+
+    #[tokio::test]
+    async fn a_task_whose_peer_takes_everything_lets_others_run_after_each_share() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let socket = TcpSocket::new_v4().unwrap();
+        // All of a share fits, so that the socket itself never ends a turn.
+        socket.set_send_buffer_size(4 * MOST_SHARE as u32).unwrap();
+        let stream = socket.connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut stream = PacedStream::new(stream, Arc::new(Pacing::new()));
+
+        let mut sent_in_turn = 0;
+        poll_fn(|cx| {
+            while let Poll::Ready(sent) = Pin::new(&mut stream).poll_write(cx, &[0; PART]) {
+                let sent = sent.unwrap();
+                peer.read_exact(&mut vec![0; sent]).unwrap();
+                sent_in_turn += sent;
+            }
+            Poll::Ready(())
+        })
+        .await;
+
+        assert_eq!(sent_in_turn, MOST_SHARE);
+        stream.write_all(&[0; PART]).await.unwrap();
     }
 }

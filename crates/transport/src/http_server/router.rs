@@ -1,7 +1,5 @@
 //! An axum router behind a port.
 
-use std::fmt;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -12,7 +10,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 use super::answers::{AnswerBudget, NoRoom};
-use super::{Answered, Caller, FileParts, HandshakeFailure, HttpService, RequestBody, WhenSent};
+use super::{Answered, Caller, FileParts, HttpService, PortPeers, RequestBody, WhenSent};
 
 /// An extension of an answer: the node whose machine presented its token.
 #[derive(Clone, Copy, Debug)]
@@ -27,25 +25,6 @@ pub enum UsefulAnswers {
     ServedNodes,
 }
 
-/// Called with each failed TLS handshake of a port, and the address of its client.
-#[derive(Clone)]
-pub struct HandshakeHook(Arc<HookCall>);
-
-type HookCall = dyn Fn(IpAddr, &HandshakeFailure) + Send + Sync;
-
-impl HandshakeHook {
-    /// A hook that calls this function.
-    pub fn new(call: impl Fn(IpAddr, &HandshakeFailure) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(call))
-    }
-}
-
-impl fmt::Debug for HandshakeHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("HandshakeHook")
-    }
-}
-
 /// The router as a port's service.
 #[derive(Clone, Debug)]
 pub struct RouterService {
@@ -54,30 +33,30 @@ pub struct RouterService {
     answers: AnswerBudget,
     /// The answer when the memory for answers is exhausted.
     overloaded: fn() -> Response<Body>,
-    failed_handshakes: HandshakeHook,
+    peers: Arc<dyn PortPeers>,
 }
 
 impl RouterService {
     /// A service whose current answers hold at most `answers` bytes of memory. Beyond that, peers with slow downloads
-    /// get `overloaded`. `failed_handshakes` is called with each failed TLS handshake.
+    /// get `overloaded`.
     #[must_use]
     pub fn new(
         router: Router,
         useful: UsefulAnswers,
         answers: u64,
         overloaded: fn() -> Response<Body>,
-        failed_handshakes: HandshakeHook,
+        peers: Arc<dyn PortPeers>,
     ) -> Self {
         let answers = AnswerBudget::new(answers);
-        Self { router, useful, answers, overloaded, failed_handshakes }
+        Self { router, useful, answers, overloaded, peers }
     }
 }
 
 impl HttpService for RouterService {
     type Body = Body;
 
-    fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
-        (self.failed_handshakes.0)(remote, failure);
+    fn peers(&self) -> &dyn PortPeers {
+        &*self.peers
     }
 
     async fn answer(&self, request: Request<RequestBody>, caller: &Caller) -> Answered<Body> {

@@ -373,6 +373,22 @@ async fn the_peer_of_a_socket_of_both_families_is_an_ipv4_address() {
     assert!(said.ends_with("127.0.0.2"), "{said}");
 }
 
+/// The peers of a port that expects nobody.
+#[derive(Debug)]
+struct TestPeers {
+    failed: mpsc::UnboundedSender<(IpAddr, HandshakeFailure)>,
+}
+
+impl PortPeers for TestPeers {
+    fn expects(&self, _remote: IpAddr) -> bool {
+        false
+    }
+
+    fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
+        let _ = self.failed.send((remote, failure.clone()));
+    }
+}
+
 /// A port with a few routes, on a socket of both families.
 struct Listener {
     port: u16,
@@ -412,9 +428,7 @@ impl Listener {
                 UsefulAnswers::NoErrors,
                 64 << 20,
                 || StatusCode::SERVICE_UNAVAILABLE.into_response(),
-                HandshakeHook::new(move |remote, failure| {
-                    let _ = failed.send((remote, failure.clone()));
-                }),
+                Arc::new(TestPeers { failed }),
             ),
             metrics: metrics.clone(),
         };

@@ -1,4 +1,4 @@
-//! Failed TLS handshakes: in the traces of the nodes whose machines have the client's address, else in the log.
+//! The peers of a port for machines: who is expected, and whose TLS handshakes fail.
 
 use std::net::IpAddr;
 
@@ -6,32 +6,50 @@ use nodes::{NodeIndex, Recorder};
 use provision::BootEventKind;
 use provision::trace::{HandshakePort, TlsFailure};
 use tracing::info;
-use transport::http_server::{HandshakeFailure, TlsAlert};
+use transport::http_server::{HandshakeFailure, PortPeers, TlsAlert};
 use transport::repeats::line;
 
 /// Largest number of booting machines at one address whose traces get its failed handshakes. With more of them, a
 /// failure says little about each.
 const MOST_MACHINES: usize = 16;
 
-/// Records the failed handshakes of one port for machines.
+/// The peers of one port for machines. Failed handshakes are in the traces of the nodes whose machines have the client's
+/// address, else in the log.
 #[derive(Clone, Debug)]
-pub struct HandshakeRecorder {
+pub struct MachinePeers {
     index: NodeIndex,
     recorder: Recorder,
     port: HandshakePort,
 }
 
-impl HandshakeRecorder {
-    /// A recorder for this port.
+impl MachinePeers {
+    /// The peers of this port.
     #[must_use]
     pub fn new(index: NodeIndex, recorder: Recorder, port: HandshakePort) -> Self {
         Self { index, recorder, port }
     }
 
-    /// Records a failure. An address proves nothing, and behind NAT it is that of several machines: each of their
-    /// traces gets the failure with their number, and repetitions at growing intervals, since others cause them as
-    /// well.
-    pub fn record(&self, remote: IpAddr, failure: &HandshakeFailure) {
+    fn log(&self, remote: IpAddr, failure: &HandshakeFailure, whose: &str) {
+        // Where there is no certificate, the listener says so itself.
+        if matches!(failure, HandshakeFailure::NoCertificate(_)) {
+            return;
+        }
+        let (port, words) = (self.port, tls_failure(failure));
+        if let Some(more) = line("failed handshake", (port, remote, &words)) {
+            info!("a TLS handshake of {remote} with {port} failed: {words}; {whose}{more}");
+        }
+    }
+}
+
+impl PortPeers for MachinePeers {
+    /// In a current boot, a machine got this address, or fetched from it; several machines, behind NAT.
+    fn expects(&self, remote: IpAddr) -> bool {
+        self.recorder.addresses().is_of_machines(remote)
+    }
+
+    /// An address proves nothing, and behind NAT it is that of several machines: each of their traces gets the failure
+    /// with their number, and repetitions at growing intervals, since others cause them as well.
+    fn handshake_failed(&self, remote: IpAddr, failure: &HandshakeFailure) {
         let nodes = self.recorder.addresses().nodes_at(remote);
         let words = tls_failure(failure);
         match nodes.len() {
@@ -53,17 +71,6 @@ impl HandshakeRecorder {
                 let whose = format!("it may be of any of {several} booting machines");
                 self.log(remote, failure, &whose);
             }
-        }
-    }
-
-    fn log(&self, remote: IpAddr, failure: &HandshakeFailure, whose: &str) {
-        // Where there is no certificate, the listener says so itself.
-        if matches!(failure, HandshakeFailure::NoCertificate(_)) {
-            return;
-        }
-        let (port, words) = (self.port, tls_failure(failure));
-        if let Some(more) = line("failed handshake", (port, remote, &words)) {
-            info!("a TLS handshake of {remote} with {port} failed: {words}; {whose}{more}");
         }
     }
 }
@@ -95,8 +102,8 @@ mod tests {
 
     const REMOTE: [u8; 4] = [192, 0, 2, 7];
 
-    /// A recorder with so many booting machines behind one address, and the recorded events.
-    async fn with_machines(machines: u8, port: HandshakePort) -> (HandshakeRecorder, Backlog) {
+    /// So many booting machines behind one address, and the recorded events.
+    async fn with_machines(machines: u8, port: HandshakePort) -> (MachinePeers, Backlog) {
         let (index, (recorder, backlog)) = (NodeIndex::default(), Recorder::new());
         for _ in 0..machines {
             // Tests share the table of repetitions.
@@ -106,7 +113,7 @@ mod tests {
             recorder.addresses().fetches(&node, REMOTE.into()).await;
             index.put_node(node);
         }
-        (HandshakeRecorder::new(index, recorder, port), backlog)
+        (MachinePeers::new(index, recorder, port), backlog)
     }
 
     fn recorded(backlog: &mut Backlog) -> Vec<BootEventKind> {
@@ -114,11 +121,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_machine_is_expected_at_the_address_of_a_current_boot_on_each_port() {
+        for port in [HandshakePort::Boot, HandshakePort::Agents] {
+            let (peers, _backlog) = with_machines(1, port).await;
+
+            assert!(peers.expects(REMOTE.into()));
+            assert!(!peers.expects([192, 0, 2, 8].into()));
+        }
+    }
+
+    #[tokio::test]
     async fn each_of_several_machines_at_an_address_has_the_failure_with_their_number() {
         for (machines, events) in [(0, 0), (1, 1), (3, 3), (16, 16), (17, 0)] {
-            let (recorder, mut backlog) = with_machines(machines, HandshakePort::Agents).await;
+            let (peers, mut backlog) = with_machines(machines, HandshakePort::Agents).await;
 
-            recorder.record(REMOTE.into(), &HandshakeFailure::Closed);
+            peers.handshake_failed(REMOTE.into(), &HandshakeFailure::Closed);
 
             let what = BootEventKind::TlsHandshake {
                 remote: REMOTE.into(),
@@ -132,11 +149,11 @@ mod tests {
 
     #[tokio::test]
     async fn repetitions_at_an_address_of_several_machines_fill_no_trace() {
-        let (recorder, mut backlog) = with_machines(2, HandshakePort::Boot).await;
+        let (peers, mut backlog) = with_machines(2, HandshakePort::Boot).await;
 
         for _ in 0..100 {
-            recorder.record(REMOTE.into(), &HandshakeFailure::Closed);
-            recorder.record(REMOTE.into(), &HandshakeFailure::PlainPort);
+            peers.handshake_failed(REMOTE.into(), &HandshakeFailure::Closed);
+            peers.handshake_failed(REMOTE.into(), &HandshakeFailure::PlainPort);
         }
 
         assert_eq!(recorded(&mut backlog).len(), 4);
