@@ -24,9 +24,10 @@ const GRACE: Duration = Duration::from_millis(250);
 /// and comes again after TCP's time-out of 1 s (RFC 6298 §2), or the processor may be busy with its neighbours.
 const GRACE_OF_PEER: Duration = Duration::from_millis(1500);
 
-/// The same for a TLS handshake that the client has begun. In a storm of one site, hundreds of handshakes wait for the
-/// processor, some milliseconds each; firmware that loses one gives up the boot.
-const HANDSHAKE_GRACE: Duration = Duration::from_millis(1500);
+/// The same for a TLS handshake that the client has begun: the time for which the client's part was due, in all of its
+/// turns. A lost segment comes again after 200 ms, and firmware checks certificates without haste; if it loses a handshake,
+/// it gives up the boot. While the handshake waits for the processor, as hundreds do in a storm, it keeps its place.
+const HANDSHAKE_GRACE: Duration = Duration::from_millis(750);
 
 /// The same where another connection of the same peer waits: on a path with delay and loss, each flight of a handshake may be late by several retransmissions.
 const HANDSHAKE_GRACE_OF_PEER: Duration = Duration::from_secs(3);
@@ -98,8 +99,8 @@ impl Phase {
     pub(super) const ALL: [Self; 5] =
         [Self::Idle, Self::Handshake, Self::Head, Self::Body, Self::Answer];
 
-    /// The time in the phase for which a connection cannot be evicted, perhaps for another one `of_its_peer`; `None` if
-    /// it never can.
+    /// The time for which a client may keep the service waiting in the phase before the connection can be evicted,
+    /// perhaps for another one `of_its_peer`; `None` if it never can.
     fn grace(self, of_its_peer: bool) -> Option<Duration> {
         match self {
             Self::Idle if of_its_peer => Some(GRACE_OF_PEER),
@@ -177,10 +178,34 @@ struct AdmittedConnection {
     acquaintance: Acquaintance,
     phase: Phase,
     since: Instant,
+    turns: HandshakeTurns,
     useful_at: Instant,
 }
 
+/// The turns of a handshake's client.
+#[derive(Clone, Copy, Debug, Default)]
+struct HandshakeTurns {
+    /// Duration of its ended turns.
+    ended: Duration,
+    /// The begin of its current turn; `None` in a turn of the service.
+    since: Option<Instant>,
+}
+
 impl AdmittedConnection {
+    /// The time for which its client has kept the service waiting in the phase; `None` if it is the service's turn.
+    fn kept_waiting(&self, now: Instant) -> Option<Duration> {
+        match self.phase {
+            Phase::Handshake => {
+                let current = now.saturating_duration_since(self.turns.since?);
+                Some(self.turns.ended + current)
+            }
+            Phase::Idle | Phase::Head | Phase::Body => {
+                Some(now.saturating_duration_since(self.since))
+            }
+            Phase::Answer => None,
+        }
+    }
+
     /// The order of eviction, the last class first.
     fn class(&self) -> u8 {
         match (self.account, self.acquaintance) {
@@ -254,6 +279,7 @@ impl Admission {
             acquaintance,
             phase: Phase::Idle,
             since: now,
+            turns: HandshakeTurns::default(),
             useful_at: now,
         };
         self.held.insert(id, held);
@@ -272,7 +298,23 @@ impl Admission {
     /// A connection enters its next phase.
     pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase, now: Instant) {
         if let Some(held) = self.held.get_mut(&id) {
-            (held.phase, held.since) = (phase, now);
+            (held.phase, held.since, held.turns) = (phase, now, HandshakeTurns::default());
+        }
+    }
+
+    /// In a handshake, the client's turn begins.
+    pub(super) fn begin_turn(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(held) = self.held.get_mut(&id) {
+            held.turns.since.get_or_insert(now);
+        }
+    }
+
+    /// In a handshake, the client's turn ends.
+    pub(super) fn end_turn(&mut self, id: ConnectionId, now: Instant) {
+        if let Some(held) = self.held.get_mut(&id)
+            && let Some(since) = held.turns.since.take()
+        {
+            held.turns.ended += now.saturating_duration_since(since);
         }
     }
 
@@ -368,8 +410,10 @@ impl Admission {
     /// are exempt.
     fn victims(&self, of: Option<Account>, now: Instant) -> Vec<ConnectionId> {
         self.victims_of(|held| {
-            let since = now.saturating_duration_since(held.since);
-            held.phase.grace(of.is_some()).is_some_and(|grace| since >= grace)
+            held.phase
+                .grace(of.is_some())
+                .zip(held.kept_waiting(now))
+                .is_some_and(|(grace, waited)| waited >= grace)
                 && of.is_none_or(|account| account == held.account)
         })
     }
@@ -703,12 +747,36 @@ mod tests {
             let (mut port, start) = (port(1, 1), Instant::now());
             let (stranger, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, start));
             port.enter(stranger, phase, start);
+            port.begin_turn(stranger, start);
 
             let early = start + grace - Duration::from_millis(1);
             assert_eq!(port.admit(ip(newcomer), Acquaintance::Stranger, early), full);
             let late = port.admit(ip(newcomer), Acquaintance::Stranger, start + grace);
             assert_eq!(admitted(late).1, Some(stranger));
         }
+    }
+
+    #[test]
+    fn a_handshake_gives_way_after_the_turns_of_its_client_and_not_while_it_waits_for_the_processor()
+     {
+        let (mut port, mut now) = (port(1, 1), Instant::now());
+        let (shaking, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, now));
+        port.enter(shaking, Phase::Handshake, now);
+        for _ in 0..3 {
+            now += Duration::from_secs(5);
+            port.begin_turn(shaking, now);
+            let full = port.admit(ip(MACHINE), Acquaintance::Stranger, now);
+            assert_eq!(full, AdmissionVerdict::PortFull);
+            now += HANDSHAKE_GRACE / 3;
+            port.end_turn(shaking, now);
+        }
+        let full = port.admit(ip(MACHINE), Acquaintance::Stranger, now);
+        assert_eq!(full, AdmissionVerdict::PortFull, "it is the service's turn");
+
+        port.begin_turn(shaking, now);
+
+        let late = port.admit(ip(MACHINE), Acquaintance::Stranger, now);
+        assert_eq!(admitted(late).1, Some(shaking));
     }
 
     #[test]
@@ -760,6 +828,7 @@ mod tests {
         Come(u8),
         Go(usize),
         Enter(usize, usize),
+        Turn(usize, bool),
         Ticket(usize, u8),
         Wait(u64),
     }
@@ -769,6 +838,7 @@ mod tests {
             4 => (0..6_u8).prop_map(Action::Come),
             1 => (0..20_usize).prop_map(Action::Go),
             4 => (0..20_usize, 0..Phase::ALL.len()).prop_map(|(at, phase)| Action::Enter(at, phase)),
+            2 => (0..20_usize, any::<bool>()).prop_map(|(at, begins)| Action::Turn(at, begins)),
             1 => (0..20_usize, 0..3_u8).prop_map(|(at, node)| Action::Ticket(at, node)),
             2 => (0..90_u64).prop_map(Action::Wait),
         ]
@@ -791,6 +861,9 @@ mod tests {
                     Action::Enter(n, phase) => {
                         at(n).into_iter().for_each(|id| port.enter(id, Phase::ALL[phase], now));
                     }
+                    Action::Turn(n, begins) => at(n).into_iter().for_each(|id| {
+                        if begins { port.begin_turn(id, now) } else { port.end_turn(id, now) }
+                    }),
                     Action::Ticket(n, node) => {
                         at(n).map(|id| port.count_for_node(id, Uuid::from_u128(node.into()), now));
                     }

@@ -30,7 +30,7 @@ pub(super) struct PortState {
     limits: ConnectionLimits,
     table: Mutex<Table>,
     metrics: HttpMetrics,
-    /// The turns of strangers' handshakes.
+    /// The places of strangers' handshakes in the runtime's queue.
     handshakes: Semaphore,
     pacing: Arc<Pacing>,
 }
@@ -193,23 +193,30 @@ impl ConnectionPlace {
         self.port.table().admission.account(self.id)
     }
 
-    /// Makes a handshake. Strangers compute their parts of it in turns.
+    /// Makes a handshake. Strangers compute their parts of it in a queue.
     pub(super) async fn handshake<T>(&self, handshake: impl Future<Output = T>) -> T {
         let mut handshake = pin!(handshake);
-        if self.acquaintance == Acquaintance::Known {
-            return handshake.await;
-        }
         loop {
-            let turn = self.port.handshakes.acquire().await;
-            // Only so many strangers are in the runtime's queue. A known machine's handshake that is ready comes before
-            // those that wait for their turn.
-            yield_now().await;
-            if let Poll::Ready(made) = poll!(handshake.as_mut()) {
+            let place = match self.acquaintance {
+                Acquaintance::Known => None,
+                Acquaintance::Stranger => {
+                    let place = self.port.handshakes.acquire().await;
+                    // Only so many strangers are in the runtime's queue. A known machine's handshake that is ready comes
+                    // before those that wait for a place in it.
+                    yield_now().await;
+                    Some(place)
+                }
+            };
+            let polled = poll!(handshake.as_mut());
+            drop(place);
+            // After the handshake, too: its request is due.
+            self.port.table().admission.begin_turn(self.id, Instant::now());
+            if let Poll::Ready(made) = polled {
                 return made;
             }
-            drop(turn);
             // Until the handshake wakes the task.
             pending!();
+            self.port.table().admission.end_turn(self.id, Instant::now());
         }
     }
 
@@ -238,6 +245,22 @@ mod tests {
     use std::sync::atomic::AtomicU32;
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_sends_no_request_after_its_handshake_gives_way() {
+        let limits = ConnectionLimits { connections: 1, ..Default::default() };
+        let port = Arc::new(PortState::new("a port", limits, HttpMetrics::default()));
+        let (silent, other) = ([192, 0, 2, 1].into(), [192, 0, 2, 2].into());
+        let place = port.admit(silent, Acquaintance::Stranger, Instant::now()).unwrap();
+        place.handshake(async { place.enter(Phase::Handshake) }).await;
+
+        let now = Instant::now();
+        let early = port.admit(other, Acquaintance::Stranger, now);
+        let late = port.admit(other, Acquaintance::Stranger, now + Duration::from_secs(1));
+
+        assert_eq!(early.map(drop), Err(Full::Port));
+        assert!(late.is_ok());
+    }
 
     #[tokio::test]
     async fn a_known_machines_handshake_does_not_wait_for_those_of_a_thousand_strangers() {
