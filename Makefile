@@ -25,7 +25,7 @@ test: dependencies build firmware $(RAMDISK) $(BAREMETAL) ## Every test, with a 
 	scripts/with-postgres cargo test --locked --workspace
 
 test-lab: all-dependencies build firmware $(RAMDISK) ramdisk-arm64 $(BAREMETAL) $(IRONIC) $(SUSHY_EMULATOR) ## Every boot; resumes after an interruption
-	scripts/test-lab
+	scripts/with-postgres scripts/test-lab
 
 check: ## Checks without machines: formatting, lints, documentation, xtask, build of the fuzz targets
 	cargo fmt --check

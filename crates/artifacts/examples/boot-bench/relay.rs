@@ -11,11 +11,13 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 use transport::listen::listen;
 
+use crate::storm::WINDOW;
+
 /// Bytes of a TCP segment on Ethernet.
 const SEGMENT: usize = 1448;
 /// Linux' least retransmission time-out.
 const TIMEOUT: Duration = Duration::from_millis(200);
-/// What is under way in one direction: a window of 64 KiB.
+/// Number of reads that are under way in one direction: a window of 64 KiB.
 const UNDER_WAY: usize = 4;
 
 /// The network between two hosts.
@@ -49,6 +51,8 @@ async fn pass(
     path: NetworkPath,
 ) -> Result<()> {
     let socket = TcpSocket::new_v4()?;
+    // The server must not fill buffers of the relay that no path has.
+    socket.set_recv_buffer_size(WINDOW)?;
     socket.bind((from, 0).into())?;
     // The handshake takes a round trip.
     sleep(Duration::from_millis(path.delay_ms)).await;

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use crate::connect::{Target, ask, source};
 
 /// EDK2's receive window before 2023-09; the kernel doubles the value for its own use.
-const WINDOW: u32 = 32 * 1024;
+pub(crate) const WINDOW: u32 = 32 * 1024;
 /// A machine that takes longer has failed.
 const PATIENCE: Duration = Duration::from_mins(30);
 /// The network of machines.
