@@ -54,7 +54,7 @@ pub(super) struct ConnectionPlace {
 /// Number of strangers' handshakes that may compute in one round of the runtime's tasks: a signature with RSA takes 2 ms,
 /// and a known machine's must not queue behind a thousand of them. A machine may be a stranger, too, and while all
 /// processors encrypt answers a round takes 200 ms.
-const HANDSHAKES: usize = 32;
+const HANDSHAKES: usize = 128;
 
 impl PortState {
     pub(super) fn new(name: &'static str, limits: ConnectionLimits, metrics: HttpMetrics) -> Self {
