@@ -199,6 +199,6 @@ fn the_url_of_an_earlier_attempt_is_refused_and_named() {
 
         lab.begin_to_clean(&machine)?;
 
-        lab.wait_for_diagnosis(&machine, "404").map(drop)
+        lab.wait_for_diagnosis(&machine, "got 403: this ticket is used up").map(drop)
     });
 }
