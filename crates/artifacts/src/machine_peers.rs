@@ -121,13 +121,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_machine_is_expected_at_the_address_of_a_current_boot_on_each_port() {
-        for port in [HandshakePort::Boot, HandshakePort::Agents] {
-            let (peers, _backlog) = with_machines(1, port).await;
+    async fn machines_behind_one_address_are_expected_there_as_a_single_one_is() {
+        for (machines, port) in
+            [(1, HandshakePort::Boot), (1, HandshakePort::Agents), (2, HandshakePort::Agents)]
+        {
+            let (peers, _backlog) = with_machines(machines, port).await;
 
-            assert!(peers.expects(REMOTE.into()));
-            assert!(!peers.expects([192, 0, 2, 8].into()));
+            assert!(peers.expects(REMOTE.into()), "{machines}");
+            assert!(!peers.expects([192, 0, 2, 8].into()), "{machines}");
         }
+        assert!(!with_machines(0, HandshakePort::Boot).await.0.expects(REMOTE.into()));
     }
 
     #[tokio::test]

@@ -197,35 +197,3 @@ fn text_of(request: &Request<RequestBody>, name: HeaderName) -> Option<&str> {
 fn shortened(text: &str, chars: usize) -> String {
     text.chars().take(chars).collect()
 }
-
-#[cfg(test)]
-mod tests {
-    use netboot::urls::{UrlSettings, Urls};
-    use provision::test_nodes::booting_node;
-    use uuid::Uuid;
-
-    use super::*;
-    use crate::boot_sets::BootSets;
-    use crate::settings::ArtifactSettings;
-
-    #[tokio::test]
-    async fn machines_behind_one_address_are_expected_there_as_a_single_one_is() {
-        let folder = tempfile::tempdir().unwrap();
-        let urls = Urls::new(UrlSettings::default(), None);
-        let settings =
-            ArtifactSettings::new(BootSets::look(folder.path()), folder.path().join("cache"), urls);
-        let (index, (recorder, _backlog)) = (NodeIndex::default(), Recorder::new());
-        let images = Arc::new(AttemptImages::open(settings, index.clone()).unwrap());
-        let service = BootService::new(images, index, recorder.clone());
-        let remote = IpAddr::from([192, 0, 2, 7]);
-        assert!(!service.peers().expects(remote));
-
-        for number in [1, 2] {
-            let mut node = Node { uuid: Uuid::from_u128(number), ..booting_node() };
-            node.attempt.as_mut().unwrap().id = node.uuid;
-            recorder.addresses().fetches(&node, remote).await;
-
-            assert!(service.peers().expects(remote), "{number}");
-        }
-    }
-}

@@ -178,13 +178,13 @@ struct AdmittedConnection {
     acquaintance: Acquaintance,
     phase: Phase,
     since: Instant,
-    turns: HandshakeTurns,
+    turns: ClientTurns,
     useful_at: Instant,
 }
 
 /// The turns of a handshake's client.
 #[derive(Clone, Copy, Debug, Default)]
-struct HandshakeTurns {
+struct ClientTurns {
     /// Duration of its ended turns.
     ended: Duration,
     /// The begin of its current turn; `None` in a turn of the service.
@@ -279,7 +279,7 @@ impl Admission {
             acquaintance,
             phase: Phase::Idle,
             since: now,
-            turns: HandshakeTurns::default(),
+            turns: ClientTurns::default(),
             useful_at: now,
         };
         self.held.insert(id, held);
@@ -298,19 +298,19 @@ impl Admission {
     /// A connection enters its next phase.
     pub(super) fn enter(&mut self, id: ConnectionId, phase: Phase, now: Instant) {
         if let Some(held) = self.held.get_mut(&id) {
-            (held.phase, held.since, held.turns) = (phase, now, HandshakeTurns::default());
+            (held.phase, held.since, held.turns) = (phase, now, ClientTurns::default());
         }
     }
 
     /// In a handshake, the client's turn begins.
-    pub(super) fn begin_turn(&mut self, id: ConnectionId, now: Instant) {
+    pub(super) fn begin_client_turn(&mut self, id: ConnectionId, now: Instant) {
         if let Some(held) = self.held.get_mut(&id) {
             held.turns.since.get_or_insert(now);
         }
     }
 
     /// In a handshake, the client's turn ends.
-    pub(super) fn end_turn(&mut self, id: ConnectionId, now: Instant) {
+    pub(super) fn end_client_turn(&mut self, id: ConnectionId, now: Instant) {
         if let Some(held) = self.held.get_mut(&id)
             && let Some(since) = held.turns.since.take()
         {
@@ -747,7 +747,7 @@ mod tests {
             let (mut port, start) = (port(1, 1), Instant::now());
             let (stranger, _) = admitted(port.admit(ip(STRANGER), Acquaintance::Stranger, start));
             port.enter(stranger, phase, start);
-            port.begin_turn(stranger, start);
+            port.begin_client_turn(stranger, start);
 
             let early = start + grace - Duration::from_millis(1);
             assert_eq!(port.admit(ip(newcomer), Acquaintance::Stranger, early), full);
@@ -764,16 +764,16 @@ mod tests {
         port.enter(shaking, Phase::Handshake, now);
         for _ in 0..3 {
             now += Duration::from_secs(5);
-            port.begin_turn(shaking, now);
+            port.begin_client_turn(shaking, now);
             let full = port.admit(ip(MACHINE), Acquaintance::Stranger, now);
             assert_eq!(full, AdmissionVerdict::PortFull);
             now += HANDSHAKE_GRACE / 3;
-            port.end_turn(shaking, now);
+            port.end_client_turn(shaking, now);
         }
         let full = port.admit(ip(MACHINE), Acquaintance::Stranger, now);
         assert_eq!(full, AdmissionVerdict::PortFull, "it is the service's turn");
 
-        port.begin_turn(shaking, now);
+        port.begin_client_turn(shaking, now);
 
         let late = port.admit(ip(MACHINE), Acquaintance::Stranger, now);
         assert_eq!(admitted(late).1, Some(shaking));
@@ -862,7 +862,7 @@ mod tests {
                         at(n).into_iter().for_each(|id| port.enter(id, Phase::ALL[phase], now));
                     }
                     Action::Turn(n, begins) => at(n).into_iter().for_each(|id| {
-                        if begins { port.begin_turn(id, now) } else { port.end_turn(id, now) }
+                        if begins { port.begin_client_turn(id, now) } else { port.end_client_turn(id, now) }
                     }),
                     Action::Ticket(n, node) => {
                         at(n).map(|id| port.count_for_node(id, Uuid::from_u128(node.into()), now));

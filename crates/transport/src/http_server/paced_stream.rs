@@ -38,7 +38,7 @@ pub struct PacedStream {
     share: Option<usize>,
     /// The number of bytes that were sent.
     sent: u64,
-    /// The number of bytes that were sent in this turn of the connection's task.
+    /// The number of bytes that were sent since a full socket, or the share, last ended a turn of the connection's task.
     sent_in_turn: usize,
 }
 

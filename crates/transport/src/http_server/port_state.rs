@@ -30,7 +30,7 @@ pub(super) struct PortState {
     limits: ConnectionLimits,
     table: Mutex<Table>,
     metrics: HttpMetrics,
-    /// The places of strangers' handshakes in the runtime's queue.
+    /// The permits of strangers' handshakes to compute.
     handshakes: Semaphore,
     pacing: Arc<Pacing>,
 }
@@ -193,30 +193,30 @@ impl ConnectionPlace {
         self.port.table().admission.account(self.id)
     }
 
-    /// Makes a handshake. Strangers compute their parts of it in a queue.
+    /// Makes a handshake. Strangers compute their parts of it with a permit.
     pub(super) async fn handshake<T>(&self, handshake: impl Future<Output = T>) -> T {
         let mut handshake = pin!(handshake);
         loop {
-            let place = match self.acquaintance {
+            let permit = match self.acquaintance {
                 Acquaintance::Known => None,
                 Acquaintance::Stranger => {
-                    let place = self.port.handshakes.acquire().await;
+                    let permit = self.port.handshakes.acquire().await;
                     // Only so many strangers are in the runtime's queue. A known machine's handshake that is ready comes
-                    // before those that wait for a place in it.
+                    // before those that wait for a permit.
                     yield_now().await;
-                    Some(place)
+                    Some(permit)
                 }
             };
             let polled = poll!(handshake.as_mut());
-            drop(place);
+            drop(permit);
             // After the handshake, too: its request is due.
-            self.port.table().admission.begin_turn(self.id, Instant::now());
+            self.port.table().admission.begin_client_turn(self.id, Instant::now());
             if let Poll::Ready(made) = polled {
                 return made;
             }
             // Until the handshake wakes the task.
             pending!();
-            self.port.table().admission.end_turn(self.id, Instant::now());
+            self.port.table().admission.end_client_turn(self.id, Instant::now());
         }
     }
 
