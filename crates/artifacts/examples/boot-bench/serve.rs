@@ -58,8 +58,9 @@ pub(crate) async fn serve(
         PortListener { socket: listen(encrypted.parse()?, "HTTPS")?, tls: Some(Arc::new(tls)) },
     ];
     let limits = limits(connections, shares.boot);
-    artifacts.serve(listeners, limits, HttpMetrics::default(), future::pending()).await;
-    Ok(())
+    // In a task, as in the daemon: `block_on` would accept connections on a thread beside the runtime's.
+    let served = artifacts.serve(listeners, limits, HttpMetrics::default(), future::pending());
+    Ok(tokio::spawn(served).await?)
 }
 
 /// `0` connections stand for the daemon's limits with its share `boot`.

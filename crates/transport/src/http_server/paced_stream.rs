@@ -93,9 +93,11 @@ impl PacedStream {
     }
 
     /// Ends the task's turn once it has sent its share: where peers take everything at once, the processors are the limit,
-    /// and the other connections' tasks wait for them. The task goes on after theirs.
+    /// and the other connections' tasks wait for them. The task goes on after theirs. The turn of an answer that is alone lasts
+    /// until tokio ends it: tokio would wake a second thread at the end of each turn.
     fn poll_turn(&mut self, cx: &Context<'_>) -> Poll<()> {
-        if self.sent_in_turn < self.share.unwrap_or(MOST_SHARE) {
+        let is_over = self.sent_in_turn >= self.share.unwrap_or(MOST_SHARE);
+        if !is_over || self.pacing.answers() <= 1 {
             return Poll::Ready(());
         }
         self.sent_in_turn = 0;
@@ -237,28 +239,42 @@ mod tests {
 
     const PART: usize = 32 << 10;
 
-    #[tokio::test]
-    async fn a_task_whose_peer_takes_everything_lets_others_run_after_each_share() {
+    /// The number of bytes that a connection's task sends in a turn while this number of answers is current. Its peer takes
+    /// everything at once, and is given `8 * MOST_SHARE` bytes at most.
+    async fn sent_in_turn(answers: usize) -> usize {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let socket = TcpSocket::new_v4().unwrap();
         // All of a share fits, so that the socket itself never ends a turn.
         socket.set_send_buffer_size(4 * MOST_SHARE as u32).unwrap();
         let stream = socket.connect(listener.local_addr().unwrap()).await.unwrap();
         let (mut peer, _) = listener.accept().unwrap();
-        let mut stream = PacedStream::new(stream, Arc::new(Pacing::new()));
+        let pacing = Arc::new(Pacing::new());
+        (0..answers).for_each(|_| pacing.begin());
+        let mut stream = PacedStream::new(stream, pacing);
 
-        let mut sent_in_turn = 0;
+        let mut in_turn = 0;
         poll_fn(|cx| {
-            while let Poll::Ready(sent) = Pin::new(&mut stream).poll_write(cx, &[0; PART]) {
+            while in_turn < 8 * MOST_SHARE
+                && let Poll::Ready(sent) = Pin::new(&mut stream).poll_write(cx, &[0; PART])
+            {
                 let sent = sent.unwrap();
                 peer.read_exact(&mut vec![0; sent]).unwrap();
-                sent_in_turn += sent;
+                in_turn += sent;
             }
             Poll::Ready(())
         })
         .await;
-
-        assert_eq!(sent_in_turn, MOST_SHARE);
         stream.write_all(&[0; PART]).await.unwrap();
+        in_turn
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_peer_takes_everything_lets_others_run_after_each_share() {
+        assert_eq!(sent_in_turn(2).await, MOST_SHARE);
+    }
+
+    #[tokio::test]
+    async fn a_task_whose_answer_is_alone_sends_on() {
+        assert_eq!(sent_in_turn(1).await, 8 * MOST_SHARE);
     }
 }

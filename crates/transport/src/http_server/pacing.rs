@@ -101,6 +101,11 @@ impl Pacing {
         self.answers.fetch_sub(1, Ordering::Relaxed);
     }
 
+    /// The number of current answers.
+    pub(super) fn answers(&self) -> usize {
+        self.answers.load(Ordering::Relaxed)
+    }
+
     /// A socket with this round trip, if it is known, took so many bytes.
     pub(super) fn sent(&self, bytes: usize, round_trip: impl FnOnce() -> Option<Duration>) {
         let sent = self.sent.fetch_add(bytes as u64, Ordering::Relaxed) + bytes as u64;
@@ -112,7 +117,7 @@ impl Pacing {
 
     /// The bytes that an answer may have on its way now; `None` if it need not be limited.
     pub(super) fn share(&self) -> Option<usize> {
-        share(self.bytes.load(Ordering::Relaxed), self.answers.load(Ordering::Relaxed))
+        share(self.bytes.load(Ordering::Relaxed), self.answers())
     }
 }
 
@@ -163,7 +168,7 @@ mod tests {
             sent += bytes as u64;
             let measured = now - given + round_trip;
             budget.measure(sent, || Some(measured), start + now);
-            let answers = pacing.answers.load(Ordering::Relaxed);
+            let answers = pacing.answers();
             let paced = share(budget.bytes, answers).filter(|_| is_paced);
             let window = paced.map_or(WINDOW, |share| share.min(WINDOW));
             let machine = &mut machines[number];
