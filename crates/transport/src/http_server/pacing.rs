@@ -21,7 +21,7 @@ const SHORT_ROUND_TRIP: Duration = Duration::from_millis(20);
 /// The budget is doubled from this rate on, in bytes/s. A slower link, of 1 Gbit/s, may be the limit at any moment.
 const DOUBLED_FROM: f64 = 200e6;
 /// The most that doubling leads to: longer pieces of a thousand answers save no more time.
-const MOST_DOUBLED: u64 = 64 << 20;
+const MOST_DOUBLED: u64 = 128 << 20;
 /// The rate is measured over this time.
 const MEASURED_FOR: Duration = Duration::from_millis(100);
 /// The least share of an answer. A peer acknowledges every second segment of Ethernet (RFC 9293 §3.8.6.3); with fewer
@@ -264,6 +264,7 @@ mod tests {
             (DOUBLED_FROM, short, 2 * LEAST_BUDGET),
             (DOUBLED_FROM, short, 4 * LEAST_BUDGET),
             (DOUBLED_FROM, short, 8 * LEAST_BUDGET),
+            (DOUBLED_FROM, short, 16 * LEAST_BUDGET),
             (DOUBLED_FROM, short, MOST_DOUBLED),
             (DOUBLED_FROM, short, MOST_DOUBLED),
             (DOUBLED_FROM, None, MOST_DOUBLED),
