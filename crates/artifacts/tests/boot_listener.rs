@@ -437,17 +437,37 @@ async fn the_end_of_an_awaited_image_comes_whole_whatever_its_length() {
 async fn a_failed_handshake_is_in_the_trace_of_the_machine_that_has_the_address() {
     let mut listener = Listener::start().await;
     // Nobody's address yet: this one is in no trace.
-    drop(TcpStream::connect(listener.tls_address).await.unwrap());
+    listener.begin_handshake().await;
     assert_eq!(listener.get("boot.iso").await.status, 200);
     listener.recorded().await;
 
-    let _stream = TcpStream::connect(listener.tls_address).await.unwrap();
+    listener.begin_handshake().await;
 
     let recorded = listener.backlog.recorded.recv().await.unwrap().event.what;
     let remote = IpAddr::from(Ipv4Addr::LOCALHOST);
     let failure = TlsFailure::NoCommonCipher;
     let port = HandshakePort::Boot;
     assert_eq!(recorded, BootEventKind::TlsHandshake { remote, failure, port, machines: 1 });
+}
+
+#[tokio::test]
+async fn a_machine_that_only_looks_whether_the_port_is_open_has_no_failed_handshake() {
+    let mut listener = Listener::start().await;
+    assert_eq!(listener.get("boot.iso").await.status, 200);
+    listener.recorded().await;
+
+    for _ in 0..10 {
+        drop(TcpStream::connect(listener.tls_address).await.unwrap());
+    }
+    listener.begin_handshake().await;
+    assert!(matches!(
+        listener.backlog.recorded.recv().await.unwrap().event.what,
+        BootEventKind::TlsHandshake { .. }
+    ));
+    assert_eq!(listener.get("boot.iso").await.status, 200);
+
+    // One alone, so this is the fetch.
+    listener.recorded().await;
 }
 
 #[tokio::test]
@@ -1384,6 +1404,14 @@ impl Listener {
     }
 
     /// The next request in the trace.
+    /// Sends the first byte of a handshake, and waits until the listener has closed the connection.
+    async fn begin_handshake(&self) {
+        let mut stream = TcpStream::connect(self.tls_address).await.unwrap();
+        stream.write_all(&[22]).await.unwrap();
+        // The listener has not read the byte, so this may be a reset.
+        let _ = stream.read(&mut [0]).await;
+    }
+
     async fn recorded(&mut self) -> Fetch {
         let what = self.backlog.recorded.recv().await.unwrap().event.what;
         let BootEventKind::Http {

@@ -303,10 +303,13 @@ impl<S: HttpService> Handler<S> {
         let stream = PacedStream::new(stream, held.pacing());
         let Some(tls) = tls else { return self.converse(stream, &caller, ended).await };
         let handshake = async {
-            if stream.readable().await.is_ok() {
-                held.enter(Phase::Handshake);
+            // A client that closes the connection without a byte only looked whether the port is open: the agent does so,
+            // and load balancers.
+            if !stream.has_first_byte().await {
+                return None;
             }
-            tls.accept(stream, near).await
+            held.enter(Phase::Handshake);
+            Some(tls.accept(stream, near).await)
         };
         let accepted = tokio::select! {
             accepted = held.handshake(handshake) => accepted,
@@ -314,11 +317,12 @@ impl<S: HttpService> Handler<S> {
             () = ended_of(ended.clone()) => return,
         };
         match accepted {
-            Ok(EncryptedConnection { stream, agreed }) => {
+            None => {}
+            Some(Ok(EncryptedConnection { stream, agreed })) => {
                 caller.tls = Some(agreed);
                 self.converse(stream, &caller, ended).await;
             }
-            Err(failure) => {
+            Some(Err(failure)) => {
                 log_failure(peer, &failure);
                 held.handshake_failed();
                 self.service.peers().handshake_failed(peer.ip(), &failure);

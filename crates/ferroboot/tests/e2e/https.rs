@@ -152,6 +152,9 @@ pub(crate) fn cleaned(lab: &Lab, machine: &LabMachine, interface: &str) -> Resul
     ensure!(trace.events.iter().any(|event| event.what == enrolled), "the CA was not enrolled");
     ensure!(trace.fetched_by_firmware().is_some(), "the firmware fetched no image");
     ensure!(trace.diagnosis.is_none(), "{:?}", trace.diagnosis);
+    let mut events = trace.events.iter().map(|event| &event.what);
+    let failed = events.find(|what| matches!(what, BootEventKind::TlsHandshake { .. }));
+    ensure!(failed.is_none(), "a handshake failed: {failed:?}");
     Ok(trace)
 }
 

@@ -55,12 +55,9 @@ impl PacedStream {
         self.stream.local_addr()
     }
 
-    /// Waits until there is something to read.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub async fn readable(&self) -> io::Result<()> {
-        self.stream.readable().await
+    /// Waits for the peer's first byte, which stays to be read, or for the end of the connection without any: then `false`.
+    pub(super) async fn has_first_byte(&self) -> bool {
+        matches!(self.stream.peek(&mut [0]).await, Ok(1))
     }
 
     /// The number of bytes that one write takes now at most: half of the answer's share, since the kernel takes a whole write
