@@ -1403,7 +1403,6 @@ impl Listener {
         self.ask("GET", file, "").await
     }
 
-    /// The next request in the trace.
     /// Sends the first byte of a handshake, and waits until the listener has closed the connection.
     async fn begin_handshake(&self) {
         let mut stream = TcpStream::connect(self.tls_address).await.unwrap();
@@ -1412,6 +1411,7 @@ impl Listener {
         let _ = stream.read(&mut [0]).await;
     }
 
+    /// The next request in the trace.
     async fn recorded(&mut self) -> Fetch {
         let what = self.backlog.recorded.recv().await.unwrap().event.what;
         let BootEventKind::Http {
